@@ -1,0 +1,10 @@
+"""The same weights under other names: Hugging Face folders, Megatron distributed checkpoints, GGUF files.
+
+Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same.
+A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives tensors under
+their Hugging Face names; a writer takes a reader. Nothing holds more than one layer's tensor at a time.
+
+Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it).
+Each format is one file: `huggingface.py` (on `safetensors_files.py`), `distributed.py` with `distributed_writer.py`,
+`gguf.py` with `gguf_tokenizer.py`. `layouts.py` has the arithmetic, `parity.py` the proof.
+"""

@@ -1,0 +1,137 @@
+"""Reading megatron-core distributed checkpoints (`torch_dist`) tensor by tensor: no model, no process group, no GPU.
+
+Such a folder holds global tensors cut into chunks (`*.distcp`), a table of where each chunk lies (`.metadata`), and what is not a tensor
+(`common.pt`, `metadata.json`). It loads at any tensor- and pipeline-parallel layout. Beside it, in `huggingface/`, we keep the model's
+config and tokenizer. Checkpoints saved in training hold optimizer state too; only the model's tensors are looked at here.
+The table is a pickle, as PyTorch writes it: open only checkpoints you trust.
+"""
+
+import pickle
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, LoadPlan, Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
+from megatron_astro.checkpoint.names import RULES, Group, tensor_groups
+from megatron_astro.checkpoint.reader import check_tensors
+from megatron_astro.errors import CheckpointError
+from megatron_astro.model.sizes import LlamaSizes
+
+METADATA_FILE = ".metadata"
+MODEL_FILES_FOLDER = "huggingface"
+# Entries that are not weights of the model: optimizer state, and megatron-core's empty extra states.
+NOT_WEIGHTS = ("optimizer.", "chained_", "rng_state", "rerun_state_machine_state")
+EXTRA_STATE_MARK = "._extra_state"
+# What unpickling a damaged table or reading a damaged chunk has been seen to raise.
+DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError)
+
+
+class _IntoTensor(DefaultLoadPlanner):
+    """Sends whatever is read into one tensor."""
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self.target = target
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        """The one tensor, whatever was asked for."""
+        del index
+        return self.target
+
+
+class DistributedReader:
+    """A megatron-core distributed checkpoint of a LLaMA whose table, files, names and shapes were checked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        self.config = read_config(folder / MODEL_FILES_FOLDER)
+        self.sizes = LlamaSizes.from_hf_config(self.config)
+        self._reader = FileSystemReader(folder)
+        self._metadata = _read_metadata(self._reader, folder)
+        self._reader.set_up_storage_reader(self._metadata, is_coordinator=True)
+        self._check_tensors()
+        self._check_files()
+
+    def dtype(self, group: Group) -> torch.dtype:
+        """Storage type of a group."""
+        return self._entry(group).properties.dtype
+
+    def read(self, group: Group) -> tuple[Tensor, ...]:
+        """The group's Hugging Face tensors, in the order of its names."""
+        return group.rule.layout.split(self._read_megatron(group), self.sizes)
+
+    def write_model_files(self, folder: Path) -> None:
+        """Copy config, tokenizer, chat template and licence."""
+        copy_model_files(self.path / MODEL_FILES_FOLDER, folder)
+
+    def _entry(self, group: Group) -> TensorStorageMetadata:
+        entry = self._metadata.state_dict_metadata[group.rule.megatron]
+        if not isinstance(entry, TensorStorageMetadata):
+            raise CheckpointError(f"{self.path}: {group.rule.megatron} is not a tensor; get the complete checkpoint")
+        return entry
+
+    def _read_megatron(self, group: Group) -> Tensor:
+        """The group's Megatron tensor, without the layer axis (with padding rows where it has them)."""
+        entry = self._entry(group)
+        shape = tuple(entry.size) if group.layer is None else (1, *entry.size[1:])
+        offsets = torch.Size((group.layer or 0, *(0 for _ in shape[1:])))
+        wanted = ChunkStorageMetadata(offsets=offsets, sizes=torch.Size(shape))
+        items = create_read_items_for_chunk_list(group.rule.megatron, entry, [wanted])
+        if sum(prod(item.lengths) for item in items) != prod(shape):
+            raise CheckpointError(f"{self.path}: the chunks of {_described(group)} do not cover it; get the complete checkpoint")
+        target = torch.empty(shape, dtype=entry.properties.dtype)
+        try:
+            self._reader.read_data(LoadPlan(items), _IntoTensor(target)).wait()
+        except (*DAMAGE, AssertionError) as error:
+            files = sorted({self._reader.storage_data[item.storage_index].relative_path for item in items})
+            raise CheckpointError(
+                f"cannot read {_described(group)} from {', '.join(str(self.path / name) for name in files)}: {error!r}; fetch the file again"
+            ) from error
+        return target if group.layer is None else target[0]
+
+    def _check_tensors(self) -> None:
+        """Every tensor of the model is there, stacked over the layers, and no other weight is."""
+        found = {
+            name: tuple(entry.size)
+            for name, entry in self._metadata.state_dict_metadata.items()
+            if isinstance(entry, TensorStorageMetadata) and not name.startswith(NOT_WEIGHTS) and EXTRA_STATE_MARK not in name
+        }
+        expected = {}
+        for group in tensor_groups(self.sizes):
+            layers = () if group.layer is None else (self.sizes.num_layers,)
+            expected[group.rule.megatron] = (*layers, *group.megatron_shape)
+        padded = [rule.megatron for rule in RULES if rule.layout.rows_may_be_padded]
+        check_tensors(found, expected, self.path, may_have_more_rows=padded)
+
+    def _check_files(self) -> None:
+        """Every chunk of the model lies within an existing file."""
+        names = {group.rule.megatron for group in tensor_groups(self.sizes)}
+        sizes: dict[str, int] = {}
+        for index, place in self._reader.storage_data.items():
+            if index.fqn not in names:
+                continue
+            file = self.path / place.relative_path
+            if place.relative_path not in sizes:
+                sizes[place.relative_path] = file.stat().st_size if file.is_file() else -1
+            if sizes[place.relative_path] < 0:
+                raise CheckpointError(f"{file} is missing; it holds {index.fqn} from row {list(index.offset)}; fetch that file")
+            if sizes[place.relative_path] < place.offset + place.length:
+                raise CheckpointError(f"{file} is cut off inside {index.fqn} from row {list(index.offset)}; fetch the file again")
+
+
+def _read_metadata(reader: FileSystemReader, folder: Path) -> Metadata:
+    if not (folder / METADATA_FILE).is_file():
+        raise CheckpointError(f"{folder / METADATA_FILE} is missing, so {folder} is not a complete Megatron distributed checkpoint")
+    try:
+        return reader.read_metadata()
+    except DAMAGE as error:
+        raise CheckpointError(f"{folder / METADATA_FILE} cannot be read: {error!r}; fetch the file again") from error
+
+
+def _described(group: Group) -> str:
+    return group.rule.megatron if group.layer is None else f"layer {group.layer} of {group.rule.megatron}"

@@ -1,0 +1,133 @@
+"""The proof of a conversion: both models' float32 logits on the same fixed tokens, each model loaded by its own library.
+
+Shapes: s probe tokens, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.config.run import ParallelConfig
+from megatron_astro.errors import CheckpointError
+from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.parallel.launch import single_process
+from megatron_astro.parallel.plan import make_plan
+from megatron_astro.provenance import current_provenance
+from megatron_astro.records import ParityRecord
+
+Format = Literal["huggingface", "megatron"]
+
+# float32 rounds to 6e-8 of a value; logits reach tens and pass through tens of layers, which leaves the same model within about 1e-5 of
+# itself. A wrong layout, RoPE or norm differs by 1e-2 and more.
+LOGIT_TOLERANCE = 1e-4
+
+PARITY_FILE = "parity.json"
+PROBE_LENGTH = 96
+PROBE_TEXT = (
+    "The light curve of a Type Ia supernova rises over about 18 days to a peak absolute magnitude near -19.3 and then fades, first quickly "
+    "and later at the rate at which cobalt-56 decays. Brighter supernovae fade more slowly; corrected for this, their peaks differ by only "
+    "0.15 mag, so that in 1998 two teams could see that distant ones are fainter than a decelerating universe allows, and concluded that "
+    "the expansion of the universe accelerates."
+)
+
+
+def probe_tokens(model_files: Path, sizes: LlamaSizes) -> tuple[int, ...]:
+    """The fixed tokens: an astronomical text where the folder has a tokenizer, else ids spread over the vocabulary."""
+    length = min(PROBE_LENGTH, sizes.max_positions)
+    tokens = [(7919 * step + 17) % sizes.vocabulary_size for step in range(length)]  # 7919 is prime: no early repeats
+    if (model_files / "tokenizer.json").is_file():
+        ids = Tokenizer.from_file(str(model_files / "tokenizer.json")).encode(PROBE_TEXT, add_special_tokens=False).ids
+        tokens = [number for number in ids if number < sizes.vocabulary_size][:length] or tokens
+    return tuple(tokens)
+
+
+def hugging_face_logits(folder: Path, tokens: tuple[int, ...], sizes: LlamaSizes, rounded_to: torch.dtype | None) -> Tensor:
+    """Float32 logits of transformers' own LLaMA on a folder. -> [s, V]."""
+    del sizes
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    _round_weights(model, rounded_to)
+    model.eval()
+    with torch.no_grad():
+        logits: Tensor = model(torch.tensor([tokens])).logits[0]
+    return logits
+
+
+def megatron_logits(folder: Path, tokens: tuple[int, ...], sizes: LlamaSizes, rounded_to: torch.dtype | None) -> Tensor:
+    """Float32 logits of our model, its weights loaded by megatron-core itself from a distributed checkpoint. -> [s, V]."""
+    from megatron.core import dist_checkpointing
+
+    from megatron_astro.model.build import build_stage
+
+    heads = {"num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
+    plan = make_plan(ParallelConfig(), 1, num_layers=sizes.num_layers, **heads)
+    with single_process() as world:
+        model = build_stage(sizes, plan, dtype="float32")
+        model.load_state_dict(dist_checkpointing.load(model.sharded_state_dict(), str(folder)))
+        _round_weights(model, rounded_to)
+        model.eval()
+        ids = torch.tensor([tokens], device=world.device)
+        with torch.no_grad():
+            logits: Tensor = model(ids, torch.arange(len(tokens), device=world.device).unsqueeze(0), None)[0]
+        return logits.cpu()
+
+
+LOGITS: dict[Format, Callable[[Path, tuple[int, ...], LlamaSizes, torch.dtype | None], Tensor]] = {
+    "huggingface": hugging_face_logits,
+    "megatron": megatron_logits,
+}
+
+
+def compare_logits(
+    source: tuple[Path, Format], target: tuple[Path, Format], sizes: LlamaSizes, *, rounded_to: torch.dtype | None, target_name: str
+) -> ParityRecord:
+    """Measure how far two checkpoints' logits differ; CheckpointError above LOGIT_TOLERANCE.
+
+    Where the conversion rounds weights (`rounded_to`), the source's are rounded too, so that what is measured is the conversion and
+    not the rounding. `target_name` is what the record calls the target, which may still carry a temporary name.
+    """
+    folder, source_format = source
+    tokens = probe_tokens(folder if source_format == "huggingface" else folder / MODEL_FILES_FOLDER, sizes)
+    before = LOGITS[source_format](folder, tokens, sizes, rounded_to)
+    after = LOGITS[target[1]](target[0], tokens, sizes, None)
+    difference = float((before - after).abs().max())
+    if not difference <= LOGIT_TOLERANCE:
+        raise CheckpointError(
+            f"the logits of {target_name} differ from those of {folder} by up to {difference:.2e} (limit {LOGIT_TOLERANCE}); "
+            "the conversion is wrong and nothing was kept: please report it with the model's config.json"
+        )
+    groups = tensor_groups(sizes)
+    return ParityRecord(
+        source=str(folder),
+        target=target_name,
+        probe_tokens=tokens,
+        max_abs_logit_difference=difference,
+        tolerance=LOGIT_TOLERANCE,
+        source_probe_loss=_probe_loss(before, tokens),
+        target_probe_loss=_probe_loss(after, tokens),
+        num_tensors=sum(len(group.names) for group in groups),
+        num_parameters=sum(group.num_parameters for group in groups),
+        provenance=current_provenance(),
+    )
+
+
+def _probe_loss(logits: Tensor, tokens: tuple[int, ...]) -> float:
+    """Mean next-token loss in nats over the s - 1 predicted tokens. [s, V] -> ()."""
+    if len(tokens) < 2:
+        return math.nan
+    return float(torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(tokens[1:])))
+
+
+def _round_weights(model: torch.nn.Module, dtype: torch.dtype | None) -> None:
+    """Round every weight to `dtype` (None: to nothing coarser) and keep it in float32."""
+    if dtype is not None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype).float()

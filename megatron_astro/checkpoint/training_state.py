@@ -1,0 +1,117 @@
+"""Training checkpoints: model, optimizer and progress as one megatron-core distributed checkpoint that any layout can load.
+
+A checkpoint is written under a temporary name and renamed when every rank's part is on the disk, so `step_000100` is whole or absent.
+What is not in it is not needed: LLaMA has no dropout (no random state), the learning rate follows from the step, the order of the data
+from the seed and the number of consumed samples.
+"""
+
+import logging
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_astro.errors import CheckpointError
+from megatron_astro.files import fsync_path, fsync_tree
+
+logger = logging.getLogger(__name__)
+
+# megatron-core's format whose optimizer state loads at any tp, pp and dp.
+OPTIMIZER_FORMAT = {"distrib_optim_sharding_type": "fully_reshardable"}
+ASSETS = "huggingface"
+STEP_FOLDER = re.compile(r"step_(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come: what, with the configuration, decides everything that follows."""
+
+    step: int
+    consumed_samples: int
+    consumed_tokens: int
+    data_fingerprint: str
+
+
+def save_training_state(
+    folder: Path, model: DistributedDataParallel, optimizer: MegatronOptimizer, progress: Progress, *, assets: Path
+) -> None:
+    """Write `folder` together with all ranks; `assets` (config.json, tokenizer) is copied in so that it converts by itself."""
+    partial = folder.with_name(folder.name + ".partial")
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    state = _sharded_state(model, optimizer, loading=False)
+    state["progress"] = asdict(progress)
+    dist_checkpointing.save(state, str(partial), validate_access_integrity=False, content_metadata=dict(OPTIMIZER_FORMAT))
+    dist.barrier()
+    if dist.get_rank() == 0:
+        shutil.copytree(assets, partial / ASSETS)
+        fsync_tree(partial)
+        partial.rename(folder)
+        fsync_path(folder.parent)
+    dist.barrier()
+
+
+def load_training_state(folder: Path, model: DistributedDataParallel, optimizer: MegatronOptimizer) -> Progress:
+    """Load a training checkpoint at this run's layout, whatever layout wrote it."""
+    state = _sharded_state(model, optimizer, loading=True)
+    loaded = _load(state, folder)
+    model.module.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    try:
+        return Progress(**loaded["progress"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no training progress; it is not a checkpoint of a training run") from error
+
+
+def load_weights(folder: Path, model: DistributedDataParallel) -> None:
+    """Load only the model's weights, from a converted or a training checkpoint."""
+    loaded = _load({"model": model.module.sharded_state_dict(metadata=dict(OPTIMIZER_FORMAT))}, folder)
+    model.module.load_state_dict(loaded["model"])
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """The complete checkpoint with the highest step, or None."""
+    found = list_checkpoints(checkpoints)
+    return found[-1] if found else None
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first; folders still under their temporary name do not count."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted(path for path in checkpoints.iterdir() if STEP_FOLDER.fullmatch(path.name))
+
+
+def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints (0: remove none) and what an interrupted save left behind."""
+    for leftover in checkpoints.glob("step_*.partial"):
+        shutil.rmtree(leftover)
+    for old in list_checkpoints(checkpoints)[:-keep] if keep else []:
+        logger.info("checkpoint: removing %s (training.keep_checkpoints = %d)", old.name, keep)
+        shutil.rmtree(old)
+
+
+def _sharded_state(model: DistributedDataParallel, optimizer: MegatronOptimizer, *, loading: bool) -> dict[str, Any]:
+    model_state = model.module.sharded_state_dict(metadata=dict(OPTIMIZER_FORMAT))
+    optimizer_state = optimizer.sharded_state_dict(model_state, is_loading=loading, metadata=dict(OPTIMIZER_FORMAT))
+    return {"model": model_state, "optimizer": optimizer_state}
+
+
+def _load(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if not (folder / "metadata.json").is_file():
+        raise CheckpointError(f"{folder} is not a Megatron checkpoint: it has no metadata.json; convert one with tools/convert_checkpoint.py")
+    try:
+        loaded: dict[str, Any] = dist_checkpointing.load(state, str(folder))
+    except (CheckpointingException, torch.distributed.checkpoint.api.CheckpointException, OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load {folder}: {str(error).splitlines()[0]}; a file is missing or damaged, use another checkpoint") from error
+    return loaded

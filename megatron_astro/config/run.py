@@ -1,0 +1,155 @@
+"""What a training run is: one frozen section per owner, each field with its unit; rules over sections are in `consistency`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from megatron_astro.errors import ConfigError
+
+
+def _require_positive(section: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ConfigError(f"{section}.{name} is {value}; give a number above zero")
+
+
+def _require_non_negative(section: str, **values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ConfigError(f"{section}.{name} is {value}; give zero or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The model to start from and the numbers it computes in."""
+
+    init_from: Path
+    """Megatron checkpoint folder to start from, as convert_checkpoint writes it. A missing one is an error, never a random start."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations (optimizer state is always float32)."""
+    recompute: Literal["none", "full"] = "none"
+    """Which activations to compute again in the backward pass to save memory: none, or whole layers."""
+    start_tolerance: float = 0.02
+    """Largest accepted difference (nats per token) between the loss on the checkpoint's probe text at step 0 and its source model's."""
+
+    def __post_init__(self) -> None:
+        _require_positive("model", start_tolerance=self.start_tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The tokens to train on and the order they come in."""
+
+    prefixes: tuple[Path, ...]
+    """Indexed datasets to train on: paths without the .bin/.idx ending."""
+    weights: tuple[float, ...] = ()
+    """Share of samples from each dataset, in the order of prefixes (normalised); none: in proportion to their samples."""
+    seq_length: int = 2048
+    """Tokens a sample."""
+    seed: int = 1234
+    """Seed of the order of documents."""
+    heldout_prefix: Path | None = None
+    """Indexed dataset whose loss is measured before, during and after training; none: not measured."""
+    heldout_every: int = 0
+    """Optimizer steps between measurements of the held-out loss; 0: only before the first and after the last step."""
+
+    def __post_init__(self) -> None:
+        _require_positive("data", seq_length=self.seq_length)
+        _require_non_negative("data", heldout_every=self.heldout_every)
+        if not self.prefixes:
+            raise ConfigError("data.prefixes is empty; name at least one indexed dataset (its path without .bin/.idx)")
+        if self.weights and len(self.weights) != len(self.prefixes):
+            raise ConfigError(
+                f"data.weights has {len(self.weights)} numbers for {len(self.prefixes)} data.prefixes; give one weight per dataset"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the model and the batch are spread over ranks; what is left of the world is data parallel."""
+
+    tp: int = 1
+    """Tensor-parallel ranks: each holds a slice of every matrix."""
+    pp: int = 1
+    """Pipeline-parallel ranks: each holds some of the layers."""
+    sequence_parallel: bool = False
+    """Whether tensor-parallel ranks also split the sequence between matrices (less activation memory)."""
+    distributed_optimizer: bool = True
+    """Whether data-parallel ranks share out the optimizer state instead of each holding all of it."""
+    first_stage_layers: int = 0
+    """Layers on the first pipeline stage; 0: shared out evenly. The last stage also computes the vocabulary, so small models want more here."""
+    timeout_minutes: int = 10
+    """Minutes a rank waits for another before the run stops with an error."""
+
+    def __post_init__(self) -> None:
+        _require_positive("parallel", tp=self.tp, pp=self.pp, timeout_minutes=self.timeout_minutes)
+        _require_non_negative("parallel", first_stage_layers=self.first_stage_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, its learning-rate schedule and clipping."""
+
+    learning_rate: float = 2e-5
+    """Peak learning rate."""
+    min_learning_rate: float = 0.0
+    """Learning rate at the end of the cosine."""
+    warmup_fraction: float = 0.03
+    """Part of all steps over which the learning rate rises linearly from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (not on norms)."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    epsilon: float = 1e-8
+    """Added to the denominator of the update."""
+    clip_grad_norm: float = 1.0
+    """Largest global gradient norm; larger gradients are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        _require_positive("optimizer", learning_rate=self.learning_rate, epsilon=self.epsilon, clip_grad_norm=self.clip_grad_norm)
+        _require_non_negative("optimizer", min_learning_rate=self.min_learning_rate, weight_decay=self.weight_decay)
+        for name, value in (("warmup_fraction", self.warmup_fraction), ("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"optimizer.{name} is {value}; give a number from 0 up to, not including, 1")
+        if self.min_learning_rate > self.learning_rate:
+            raise ConfigError(
+                f"optimizer.min_learning_rate {self.min_learning_rate} is above optimizer.learning_rate {self.learning_rate}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long to train, in which batches, and what to keep."""
+
+    steps: int
+    """Optimizer steps in all, counted from the start of the run (a resumed run goes on to the same number)."""
+    stop_after: int = 0
+    """Stop cleanly, with a checkpoint, after this many steps in all, as a queue's time limit would; the schedule still spans all steps. 0: do not."""
+    global_batch_size: int = 8
+    """Samples per optimizer step over all ranks."""
+    micro_batch_size: int = 1
+    """Samples per forward pass on one rank."""
+    save_every: int = 100
+    """Optimizer steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep; 0: all."""
+
+    def __post_init__(self) -> None:
+        _require_positive("training", steps=self.steps, save_every=self.save_every)
+        _require_positive("training", global_batch_size=self.global_batch_size, micro_batch_size=self.micro_batch_size)
+        _require_non_negative("training", keep_checkpoints=self.keep_checkpoints, stop_after=self.stop_after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A training run: continual pretraining of a LLaMA on indexed token datasets."""
+
+    run_folder: Path
+    """Folder for everything the run writes: resolved.toml, metrics.jsonl, checkpoints/. If it holds checkpoints, the run goes on from the newest."""
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -1,0 +1,176 @@
+"""Megatron's `.bin/.idx` pairs: the format, and the reader; `indexed_writer` writes them, byte for byte as megatron-core does.
+
+`PREFIX.bin` is the token ids of all sequences, one after another, in one number format. `PREFIX.idx` is little-endian, unaligned:
+
+    bytes  content
+    9      magic, b"MMIDIDX" and two zero bytes
+    8      version, uint64, 1
+    1      number format of the ids: 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64, 8 uint16 (6 and 7, floats, are no token ids)
+    8      S, number of sequences, uint64
+    8      D, number of entries in the last table, uint64: documents + 1
+    4 S    tokens in each sequence, int32
+    8 S    where each sequence starts in `.bin`, in bytes, int64: always the sum of the lengths before it
+    8 D    the first sequence of each document, int64, rising from 0 and closed by S
+
+A document is one or more sequences (one, as this package writes it). The reader holds every byte of the index against the others
+and against the size of `.bin` before it gives out a token; whatever does not fit is a DataError that names file and entry.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from megatron_astro.errors import DataError
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+HEADER = struct.Struct("<9sQBQQ")
+DTYPE_CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
+UINT16_VOCABULARY = 65500  # Megatron's bound: vocabularies below it are stored in 16 bits
+REMEDY = "write the dataset again with tools/tokenize_corpus.py"
+
+Tokens = npt.NDArray[np.int64]
+
+
+def dataset_file(prefix: Path, ending: str) -> Path:
+    """The file of a dataset with one of the endings bin, idx, json: the ending is added, dots in the prefix are kept."""
+    return prefix.with_name(f"{prefix.name}.{ending}")
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype[np.integer]:
+    """The number format Megatron stores ids of such a vocabulary in."""
+    return np.dtype(np.uint16 if vocabulary_size < UINT16_VOCABULARY else np.int32)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IndexedTokens:
+    """An open, checked dataset: all ids [num_tokens], tokens per sequence [S], where documents start and end [documents + 1]."""
+
+    prefix: Path
+    ids: npt.NDArray[np.integer]
+    sequence_lengths: npt.NDArray[np.int32]
+    document_bounds: npt.NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> int:
+        """Token ids in all documents."""
+        return self.ids.size
+
+    @property
+    def num_documents(self) -> int:
+        """Documents, empty ones included."""
+        return self.document_bounds.size - 1
+
+    def document_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens in each document, [documents]."""
+        return np.diff(self.document_bounds)
+
+    def document(self, number: int) -> Tokens:
+        """The ids of one document, [tokens]."""
+        if not 0 <= number < self.num_documents:
+            raise DataError(f"{self.prefix} has documents 0 to {self.num_documents - 1}, not {number}")
+        return self.ids[self.document_bounds[number] : self.document_bounds[number + 1]].astype(np.int64)
+
+
+def open_indexed(prefix: Path) -> IndexedTokens:
+    """Map a `.bin/.idx` pair into memory and check all of the index.
+
+    Raises
+    ------
+    DataError
+        A file is missing, truncated or too long, or an entry of the index contradicts another.
+    """
+    idx, path = _map_file(dataset_file(prefix, "idx")), dataset_file(prefix, "idx")
+    dtype, num_sequences, num_bounds = _read_header(path, idx)
+    tables = _Tables(idx, num_sequences, num_bounds)
+    num_bytes = _check_pointers(path, tables, dtype.itemsize)
+    _check_documents(path, tables)
+    bin_path = dataset_file(prefix, "bin")
+    ids = _map_file(bin_path)
+    if ids.size != num_bytes:
+        raise DataError(
+            f"{bin_path} has {ids.size} bytes, but its index describes {num_bytes}: not a pair, or cut short; {REMEDY}"
+        )
+    starts = np.append(tables.pointers, num_bytes)[tables.documents]
+    return IndexedTokens(
+        prefix=prefix, ids=ids.view(dtype), sequence_lengths=tables.lengths, document_bounds=starts // dtype.itemsize
+    )
+
+
+class _Tables:
+    """The three tables of an index, [S], [S] and [D], copied to aligned memory."""
+
+    def __init__(self, idx: npt.NDArray[np.uint8], num_sequences: int, num_bounds: int) -> None:
+        pointers_at = HEADER.size + 4 * num_sequences
+        documents_at = pointers_at + 8 * num_sequences
+        self.lengths = np.frombuffer(idx[HEADER.size : pointers_at].tobytes(), "<i4").astype(np.int32, copy=False)
+        self.pointers = np.frombuffer(idx[pointers_at:documents_at].tobytes(), "<i8").astype(np.int64, copy=False)
+        self.documents = np.frombuffer(idx[documents_at : documents_at + 8 * num_bounds].tobytes(), "<i8").astype(
+            np.int64, copy=False
+        )
+
+
+def _map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """Map a file's bytes, read-only; an empty file is an empty array."""
+    try:
+        if path.stat().st_size == 0:
+            return np.empty(0, np.uint8)
+        return np.memmap(path, np.uint8, mode="r")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; name an existing dataset without its .bin/.idx ending") from error
+
+
+def _read_header(path: Path, idx: npt.NDArray[np.uint8]) -> tuple[np.dtype[np.integer], int, int]:
+    if idx.size < HEADER.size:
+        raise DataError(f"{path} is cut short: {idx.size} bytes, and the header alone takes {HEADER.size}; {REMEDY}")
+    magic, version, code, num_sequences, num_bounds = HEADER.unpack(idx[: HEADER.size].tobytes())
+    if magic != MAGIC:
+        raise DataError(f"{path} is not a Megatron index: it begins with {magic!r}, not {MAGIC!r}; name another file")
+    if version != VERSION:
+        raise DataError(f"{path} has version {version} at byte 9; only version {VERSION} is known; {REMEDY}")
+    if code not in DTYPE_CODES:
+        known = ", ".join(f"{number} ({name})" for number, name in DTYPE_CODES.items())
+        raise DataError(f"{path} has number format {code} at byte 17; token ids are one of {known}; {REMEDY}")
+    expected = HEADER.size + 12 * num_sequences + 8 * num_bounds  # Python integers: no overflow
+    if idx.size == expected + num_sequences and num_sequences:
+        raise DataError(f"{path} holds a mode for each sequence (a multimodal dataset); only plain text datasets can be read")
+    if idx.size != expected:
+        fault = "is cut short" if idx.size < expected else "is too long"
+        raise DataError(
+            f"{path} {fault}: {idx.size} bytes, but {num_sequences} sequences and {num_bounds} document bounds take {expected}; "
+            f"{REMEDY}"
+        )
+    return np.dtype(DTYPE_CODES[code]), num_sequences, num_bounds
+
+
+def _check_pointers(path: Path, tables: _Tables, itemsize: int) -> int:
+    """Hold lengths and pointers against each other; return the bytes they describe."""
+    lengths, pointers = tables.lengths, tables.pointers
+    if lengths.size == 0:
+        raise DataError(f"{path} describes no sequences; {REMEDY}")
+    if (negative := np.flatnonzero(lengths < 0)).size:
+        raise DataError(f"{path}, sequence {negative[0]}: length {lengths[negative[0]]} is negative; {REMEDY}")
+    # A wrapped sum would have to pass through a negative pointer: one step is at most 2^31 * 8 bytes.
+    steps = lengths[:-1].astype(np.int64) * itemsize
+    follows = (pointers[1:] >= 0) & (np.diff(pointers) == steps)
+    if pointers[0] != 0:
+        raise DataError(f"{path}, sequence 0: starts at byte {pointers[0]} of .bin, not 0; {REMEDY}")
+    if (wrong := np.flatnonzero(~follows)).size:
+        number = int(wrong[0]) + 1
+        end = int(pointers[number - 1]) + int(steps[number - 1])
+        fault = "overlaps the sequence before it" if pointers[number] < end else "leaves a gap after the sequence before it"
+        raise DataError(f"{path}, sequence {number}: {fault}: starts at byte {pointers[number]} of .bin, not {end}; {REMEDY}")
+    return int(pointers[-1]) + int(lengths[-1]) * itemsize
+
+
+def _check_documents(path: Path, tables: _Tables) -> None:
+    documents, num_sequences = tables.documents, tables.lengths.size
+    if documents.size < 2 or documents[0] != 0 or documents[-1] != num_sequences:
+        ends = f"from {documents[0]} to {documents[-1]}" if documents.size else "nowhere"
+        raise DataError(f"{path}: the document bounds run {ends}, not from 0 to the {num_sequences} sequences; {REMEDY}")
+    if (falling := np.flatnonzero(documents[1:] < documents[:-1])).size:
+        number = int(falling[0])
+        raise DataError(f"{path}, document {number}: ends at sequence {documents[number + 1]}, before its start; {REMEDY}")

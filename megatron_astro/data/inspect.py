@@ -1,0 +1,96 @@
+"""Whether an indexed dataset is whole, what its documents say, and how long they are."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from megatron_astro.data.indexed import IndexedTokens, dataset_file, open_indexed
+from megatron_astro.data.token_dataset import DocumentId, read_sidecar
+from megatron_astro.data.tokenizer import TextTokenizer
+from megatron_astro.errors import DataError
+from megatron_astro.provenance import file_sha256
+from megatron_astro.records import DatasetRecord
+
+IDS_AT_ONCE = 1 << 24
+BAR_CHARACTERS = 40
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VerifiedDataset:
+    """A dataset that was checked: its tokens, its sidecar (None: it has none, so contents were not checked), and its range of ids."""
+
+    tokens: IndexedTokens
+    record: DatasetRecord | None
+    lowest_id: int
+    highest_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedDocument:
+    """One document as text again."""
+
+    document_id: DocumentId
+    num_tokens: int
+    text: str
+
+
+def verify_dataset(prefix: Path) -> VerifiedDataset:
+    """Check a dataset's index, and its contents against the digests and the range of ids in its sidecar; DataError names what differs."""
+    tokens = open_indexed(prefix)
+    record = read_sidecar(tokens)
+    lowest, highest = _id_range(tokens.ids)
+    if record is not None:
+        for ending, expected in (("bin", record.bin_sha256), ("idx", record.idx_sha256)):
+            path = dataset_file(prefix, ending)
+            if (found := file_sha256(path)) != expected:
+                raise DataError(
+                    f"{path} changed since it was written: its SHA-256 is {found}, and {dataset_file(prefix, 'json')} says "
+                    f"{expected}; write the dataset again with tools/tokenize_corpus.py"
+                )
+        if (lowest, highest) != (record.lowest_id, record.highest_id) or highest >= record.vocabulary_size:
+            raise DataError(
+                f"{dataset_file(prefix, 'json')} describes ids from {record.lowest_id} to {record.highest_id} of a vocabulary of "
+                f"{record.vocabulary_size}, but .bin holds {lowest} to {highest}; write the dataset again"
+            )
+    return VerifiedDataset(tokens=tokens, record=record, lowest_id=lowest, highest_id=highest)
+
+
+def _id_range(ids: npt.NDArray[np.integer]) -> tuple[int, int]:
+    parts = [ids[start : start + IDS_AT_ONCE] for start in range(0, ids.size, IDS_AT_ONCE)]
+    return min((int(part.min()) for part in parts), default=0), max((int(part.max()) for part in parts), default=0)
+
+
+def decode_documents(dataset: VerifiedDataset, tokenizer: TextTokenizer, count: int) -> Iterator[DecodedDocument]:
+    """The first `count` documents as text, by the tokenizer they were made with; DataError if it is another one."""
+    record = dataset.record
+    if record is not None and record.tokenizer_sha256 != tokenizer.sha256:
+        raise DataError(
+            f"{dataset.tokens.prefix} was made with the tokenizer {record.tokenizer} (SHA-256 {record.tokenizer_sha256}), not with "
+            f"{tokenizer.folder} ({tokenizer.sha256}); name the folder of the former"
+        )
+    for number in range(min(count, dataset.tokens.num_documents)):
+        ids = dataset.tokens.document(number).tolist()
+        name = record.document_ids[number] if record is not None and record.document_ids else number
+        yield DecodedDocument(document_id=name, num_tokens=len(ids), text=tokenizer.decode(ids))
+
+
+def length_statistics(lengths: npt.NDArray[np.int64]) -> str:
+    """Lines that say how long documents [documents] are, in tokens: range, mean, quantiles, and a histogram in powers of two."""
+    quantiles = np.quantile(lengths, (0.05, 0.5, 0.95))
+    head = (
+        f"tokens a document: {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}, "
+        f"5 % below {quantiles[0]:.0f}, half below {quantiles[1]:.0f}, 95 % below {quantiles[2]:.0f}"
+    )
+    bins = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1  # floor(log2)
+    counts = np.bincount(bins)
+    first = int(np.flatnonzero(counts)[0])
+    bars = [_bar(power, int(counts[power]), int(counts.max())) for power in range(first, counts.size)]
+    return "\n".join([head, *bars])
+
+
+def _bar(power: int, count: int, largest: int) -> str:
+    interval = f"{2**power} to {2 ** (power + 1) - 1}"
+    return f"  {interval:>24} {count:>10} {'#' * round(BAR_CHARACTERS * count / largest)}"

@@ -1,0 +1,61 @@
+"""An indexed dataset as a model meets it: its ids held against the model's vocabulary, its documents named by the sidecar."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from megatron_astro.data.indexed import IndexedTokens, Tokens, dataset_file, open_indexed
+from megatron_astro.errors import DataError
+from megatron_astro.records import DatasetRecord, read_record
+
+DocumentId = str | int
+
+
+class TokenDataset:
+    """An indexed dataset with its sidecar, if it has one: ids are checked against a vocabulary, documents have names."""
+
+    def __init__(self, prefix: Path, vocabulary_size: int) -> None:
+        self.tokens = open_indexed(prefix)
+        self.vocabulary_size = vocabulary_size
+        self.record = read_sidecar(self.tokens)
+        if self.record is not None and self.record.highest_id >= vocabulary_size:
+            raise DataError(
+                f"{prefix} holds token ids up to {self.record.highest_id}, beyond the model's vocabulary of {vocabulary_size}; "
+                "tokenise the corpus with the model's own tokenizer"
+            )
+
+    def document_id(self, number: int) -> DocumentId:
+        """The document's id in the corpus, or its number where no sidecar names it."""
+        return self.record.document_ids[number] if self.record is not None and self.record.document_ids else number
+
+    def read(self, documents: npt.NDArray[np.int64], first: int, last: int) -> Tokens:
+        """Ids of documents laid end to end, from token `first` of the first one to before token `last` of the last one."""
+        bounds = self.tokens.document_bounds
+        starts, stops = bounds[documents], bounds[documents + 1]
+        starts[0], stops[-1] = starts[0] + first, bounds[documents[-1]] + last
+        parts = [self.tokens.ids[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        ids = np.concatenate(parts, dtype=np.int64)
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary_size:
+            raise DataError(
+                f"{self.tokens.prefix}, documents {documents.tolist()}: token ids from {ids.min()} to {ids.max()} leave the "
+                f"model's vocabulary of {self.vocabulary_size}; check the file with tools/inspect_dataset.py"
+            )
+        return ids
+
+
+def read_sidecar(tokens: IndexedTokens) -> DatasetRecord | None:
+    """The dataset's `.json`, held against its `.bin/.idx`; None where there is no such file (datasets made by Megatron)."""
+    path = dataset_file(tokens.prefix, "json")
+    if not path.exists():
+        return None
+    record = read_record(path, DatasetRecord)
+    named = len(record.document_ids) or tokens.num_documents
+    described = (record.num_documents, record.num_tokens, record.dtype, named)
+    found = (tokens.num_documents, tokens.num_tokens, tokens.ids.dtype.name, tokens.num_documents)
+    if described != found:
+        raise DataError(
+            f"{path} describes (documents, tokens, number format, named documents) {described}, but its .bin/.idx hold {found}; "
+            "the files are not of one run: write the dataset again with tools/tokenize_corpus.py"
+        )
+    return record

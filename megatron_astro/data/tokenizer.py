@@ -1,0 +1,119 @@
+"""The tokenizer of a Hugging Face folder, read with the `tokenizers` library alone; no token is added that was not asked for."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tokenizers import Tokenizer
+
+from megatron_astro.errors import DataError
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class TextTokenizer:
+    """Text to token ids and back, with the ids that mark a text's beginning and end (None where the folder names none)."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / TOKENIZER_FILE
+        content = _read_tokenizer_file(path)
+        with _TokenizersErrors(path):
+            self._tokenizer = Tokenizer.from_str(content.decode())
+        self._tokenizer.no_truncation()  # a tokenizer.json may carry both settings, and both would falsify documents
+        self._tokenizer.no_padding()
+        self.folder = folder
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.vocabulary_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if self.vocabulary_size == 0:
+            raise DataError(f"{path} has an empty vocabulary; copy the model's own tokenizer.json there")
+        self.bos_id = self._special_id("bos")
+        self.eos_id = self._special_id("eos")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, with no special token added."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, on all cores."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens shown."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def token_id(self, token: str) -> int:
+        """The id of a token given by its text, such as `<|endoftext|>`; DataError if the vocabulary has no such token."""
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise DataError(f"the tokenizer in {self.folder} has no token {token!r}; name one of its vocabulary")
+        return number
+
+    def end_of_document(self, token: str = "") -> int:
+        """The id to close documents with: that of `token`, or, where it is empty, of the folder's end-of-sequence token."""
+        if token:
+            return self.token_id(token)
+        if self.eos_id is None:
+            raise DataError(f"no file in {self.folder} names an end-of-sequence token; name the token to append, or append none")
+        return self.eos_id
+
+    def _special_id(self, kind: str) -> int | None:
+        """The id of the bos or eos token: by its text in tokenizer_config.json, else by number in the model's configurations."""
+        named = _read_config(self.folder / "tokenizer_config.json").get(f"{kind}_token")
+        token = named.get("content") if isinstance(named, dict) else named
+        if isinstance(token, str):
+            return self.token_id(token)
+        for name in ("generation_config.json", "config.json"):
+            value = _read_config(self.folder / name).get(f"{kind}_token_id")
+            number = value[0] if isinstance(value, list) and value else value
+            if isinstance(number, int):
+                return self._checked_id(number, f"{self.folder / name}: {kind}_token_id")
+        return None
+
+    def _checked_id(self, number: int, where: str) -> int:
+        if not 0 <= number < self.vocabulary_size:
+            raise DataError(
+                f"{where} is {number}, but the tokenizer's ids run from 0 to {self.vocabulary_size - 1}; correct the file"
+            )
+        return number
+
+
+class _TokenizersErrors:
+    """Turn what the `tokenizers` library raises on a bad file, a bare Exception or a Rust panic, into a DataError; nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is Exception or (kind is not None and kind.__module__ == "pyo3_runtime"):
+            raise DataError(f"{self._path} is not a tokenizer: {error}; copy the model's own tokenizer.json there") from error
+
+
+def _read_tokenizer_file(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror}; name a Hugging Face folder with a {TOKENIZER_FILE} "
+            "(transformers writes one when it saves a fast tokenizer)"
+        ) from error
+    _parse_object(path, content)
+    return content
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    return _parse_object(path, path.read_bytes()) if path.exists() else {}
+
+
+def _parse_object(path: Path, content: bytes) -> dict[str, object]:
+    try:
+        parsed = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}; copy the model's own file there") from error
+    if not isinstance(parsed, dict):
+        raise DataError(f"{path} holds a {type(parsed).__name__}, not an object; copy the model's own file there")
+    return parsed

@@ -1,0 +1,14 @@
+"""Examine a model: multiple-choice exams, next-token loss, and what changed between two models, with its uncertainty.
+
+Comes in: a Hugging Face folder, an exam (JSONL of `records.Question`), documents (JSONL of `records.Document`).
+Goes out: `exam_records.ExamRecord`, `LossRecord`, `ExamComparison` and `LossComparison` as JSON files.
+
+Open `exam.py` first: it sets an exam from beginning to end. Then
+
+- `questions.py` reads and checks exams, `prompts.py` words them (templates are data), `tokenisation.py` cuts the texts into tokens;
+- `model.py` loads a model, `likelihood.py` gives the log-probability of continuations: the one place that runs the model;
+- `letter.py` and `answer_text.py` are the two ways to ask; `loss.py` measures documents;
+- `statistics.py` holds the arithmetic of uncertainty, `compare.py` applies it to two records.
+
+No module here imports megatron; `statistics`, `compare`, `questions` and `prompts` import no torch.
+"""

@@ -1,0 +1,73 @@
+"""Writing files so that a reader never sees half of one: temporary name, fsync, rename."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from megatron_astro.errors import ConfigError
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's or a folder's own entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush every file below a folder, then the folders, deepest first."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync_path(Path(root, name))
+        fsync_path(Path(root))
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a whole file at once; a kill or a full disk leaves the old file or none, never half of one."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` to write to; rename it over `path` when the block ends well."""
+    make_folder(path.parent)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        fsync_path(partial)
+        os.replace(partial, path)
+        fsync_path(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; rename it when the block ends well. `folder` must not exist."""
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already; name another target or remove it first")
+    make_folder(folder.parent)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        fsync_tree(partial)
+        os.rename(partial, folder)
+        fsync_path(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, or say in one sentence why it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot create the folder {folder}: {error.strerror}; name a folder you may write to") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"cannot write to the folder {folder}: permission denied; name a folder you may write to")

@@ -1,0 +1,76 @@
+"""Who holds what: pure arithmetic from sizes and a layout to ranks, stages and micro-batches. No torch, no processes."""
+
+from dataclasses import dataclass
+
+from megatron_astro.config.run import ParallelConfig
+from megatron_astro.errors import ParallelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelPlan:
+    """A layout that was checked: `world_size = tp * pp * dp`."""
+
+    world_size: int
+    tp: int
+    pp: int
+    dp: int
+    sequence_parallel: bool
+    layers_per_stage: tuple[int, ...]
+
+    def num_microbatches(self, global_batch_size: int, micro_batch_size: int) -> int:
+        """Forward passes per rank and optimizer step; ParallelError unless the batch divides evenly."""
+        samples_at_once = micro_batch_size * self.dp
+        if global_batch_size % samples_at_once:
+            raise ParallelError(
+                f"training.global_batch_size {global_batch_size} is not divisible by training.micro_batch_size x data-parallel ranks "
+                f"= {micro_batch_size} x {self.dp}; make it a multiple of {samples_at_once}"
+            )
+        return global_batch_size // samples_at_once
+
+
+def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int) -> ParallelPlan:
+    """Check a layout against the number of ranks and the model; ParallelError names the first thing that does not divide."""
+    model_ranks = config.tp * config.pp
+    if world_size % model_ranks:
+        raise ParallelError(
+            f"{world_size} ranks cannot be split into parallel.tp x parallel.pp = {config.tp} x {config.pp}; "
+            f"start a multiple of {model_ranks} ranks or change the layout"
+        )
+    for name, heads in (("attention heads", num_heads), ("key/value heads", num_kv_heads)):
+        if heads % config.tp:
+            raise ParallelError(
+                f"the model's {heads} {name} are not divisible by parallel.tp = {config.tp}; "
+                f"choose a tp that divides {heads}: {_divisors(num_heads, num_kv_heads)}"
+            )
+    if config.sequence_parallel and config.tp == 1:
+        raise ParallelError("parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks")
+    return ParallelPlan(
+        world_size=world_size,
+        tp=config.tp,
+        pp=config.pp,
+        dp=world_size // model_ranks,
+        sequence_parallel=config.sequence_parallel,
+        layers_per_stage=split_layers(num_layers, config.pp, config.first_stage_layers),
+    )
+
+
+def split_layers(num_layers: int, pp: int, first_stage_layers: int) -> tuple[int, ...]:
+    """Layers on each pipeline stage: evenly, or `first_stage_layers` on the first and the rest evenly."""
+    if first_stage_layers == 0:
+        if num_layers % pp:
+            raise ParallelError(
+                f"the model's {num_layers} layers are not divisible by parallel.pp = {pp}; choose another pp or set "
+                "parallel.first_stage_layers"
+            )
+        return (num_layers // pp,) * pp
+    remaining = num_layers - first_stage_layers
+    if pp == 1 or remaining < pp - 1 or remaining % (pp - 1):
+        raise ParallelError(
+            f"parallel.first_stage_layers = {first_stage_layers} leaves {remaining} of {num_layers} layers for the other {pp - 1} "
+            "pipeline stages, which cannot share them evenly; choose another number or 0"
+        )
+    return (first_stage_layers, *(remaining // (pp - 1),) * (pp - 1))
+
+
+def _divisors(num_heads: int, num_kv_heads: int) -> str:
+    return ", ".join(str(tp) for tp in range(1, num_kv_heads + 1) if num_heads % tp == 0 and num_kv_heads % tp == 0)

@@ -1,0 +1,210 @@
+"""What stages hand each other: the typed contents of every file the workflow writes.
+
+Records are frozen dataclasses stored as JSON (one object) or JSONL (one object a line); `read_record` and `read_lines` check
+every field's type and say which file, line and field is wrong.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from megatron_astro.errors import DataError
+from megatron_astro.files import write_atomic
+
+Letter = Literal["A", "B", "C", "D"]
+LETTERS: tuple[Letter, Letter, Letter, Letter] = ("A", "B", "C", "D")
+Method = Literal["letter", "answer_text"]
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One clean text of the corpus; a line of a corpus JSONL file."""
+
+    id: str
+    text: str
+    title: str = ""
+    topic: str = ""
+    split: Split = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One four-option question; a line of an exam JSONL file."""
+
+    id: str
+    question: str
+    options: tuple[str, str, str, str]
+    answer: Letter
+    group: str = ""
+    topic: str = ""
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Under what a record was made: versions of the programs, the command, the time (UTC, ISO 8601)."""
+
+    command: str
+    created: str
+    versions: dict[str, str]
+    commit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """One optimizer step; a line of `metrics.jsonl`."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    consumed_samples: int
+    consumed_tokens: int
+    step_seconds: float
+    tokens_per_second: float
+    skipped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerLine:
+    """A sample as a rank was fed it: its number in the stream, its documents, a checksum of its tokens; `ledger/dp_*.jsonl`."""
+
+    step: int
+    sample: int
+    documents: tuple[str | int, ...]
+    tokens_crc32: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutPoint:
+    """Held-out loss (nats per token) after a number of optimizer steps; a line of `heldout.jsonl`."""
+
+    step: int
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutRecord:
+    """How a run was spread over ranks (`layout.json` in a run folder)."""
+
+    world_size: int
+    tp: int
+    pp: int
+    dp: int
+    sequence_parallel: bool
+    distributed_optimizer: bool
+    layers_per_stage: tuple[int, ...]
+    device: str
+    dtype: str
+    backend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSeconds:
+    """Wall time of one stage of the workflow."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesRecord:
+    """Wall time of every stage of a workflow, in order; `stages.json`."""
+
+    stages: tuple[StageSeconds, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """Proof of a conversion: both models' float32 logits on the same fixed tokens (`parity.json` in a checkpoint)."""
+
+    source: str
+    target: str
+    probe_tokens: tuple[int, ...]
+    max_abs_logit_difference: float
+    tolerance: float
+    source_probe_loss: float
+    target_probe_loss: float
+    num_tensors: int
+    num_parameters: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord:
+    """What a `.bin/.idx` pair holds; its sidecar `.json`."""
+
+    tokenizer: str
+    tokenizer_sha256: str
+    vocabulary_size: int
+    num_documents: int
+    num_tokens: int
+    dtype: str
+    lowest_id: int
+    highest_id: int
+    append_eod: bool
+    eod_id: int | None = None
+    documents: str
+    documents_sha256: str
+    split: str = "all"
+    bin_sha256: str
+    idx_sha256: str
+    provenance: Provenance
+    document_ids: tuple[str, ...] = field(default=())
+
+
+Record = TypeVar("Record")
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """Read one JSON record of the given kind; DataError names the file and the field that is wrong."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; it should hold a {kind.__name__}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a {kind.__name__}: {error}") from error
+
+
+def write_record(path: Path, record: object) -> None:
+    """Write one record as indented JSON, atomically."""
+    write_atomic(path, json.dumps(to_plain(record), indent=2, ensure_ascii=False) + "\n")
+
+
+def to_plain(record: object) -> dict[str, Any]:
+    """A dataclass as plain dictionaries and lists, ready for JSON."""
+    return asdict(record)  # type: ignore[call-overload, no-any-return]
+
+
+def read_lines(path: Path, kind: type[Record]) -> Iterator[Record]:
+    """Read a JSONL file of records; DataError names the file, the line and the field that is wrong. Empty lines are skipped."""
+    return (record for _, record in read_numbered_lines(path, kind))
+
+
+def read_numbered_lines(path: Path, kind: type[Record]) -> Iterator[tuple[int, Record]]:
+    """As `read_lines`, each record with the number of its line, counted from 1."""
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; name an existing JSONL file") from error
+    decoder = msgspec.json.Decoder(kind)
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                line.decode("utf-8")
+                yield number, decoder.decode(line)
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
+                    "save the file as UTF-8"
+                ) from error
+            except msgspec.DecodeError as error:
+                raise DataError(f"{path}, line {number}: not a {kind.__name__}: {error}") from error

@@ -1,0 +1,204 @@
+"""From a RunConfig to everything a run needs, checked before any of it is expensive; the one reader of the whole configuration."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_astro.checkpoint.training_state import (
+    ASSETS,
+    Progress,
+    load_training_state,
+    load_weights,
+    newest_checkpoint,
+)
+from megatron_astro.config.run import DataConfig, ModelConfig, RunConfig
+from megatron_astro.data.samples import SampleStream, heldout_documents, open_sample_stream
+from megatron_astro.errors import CheckpointError, ConfigError, DataError
+from megatron_astro.model.build import build_stage
+from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.parallel.launch import World
+from megatron_astro.parallel.plan import ParallelPlan, make_plan
+from megatron_astro.provenance import file_sha256
+from megatron_astro.records import LayoutRecord, ParityRecord, read_record
+from megatron_astro.training.optimizer import build_optimizer
+from megatron_astro.training.validation import Tokens, check_start
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything the loop works with."""
+
+    config: RunConfig
+    world: World
+    plan: ParallelPlan
+    model: DistributedDataParallel
+    optimizer: MegatronOptimizer
+    samples: SampleStream
+    heldout: Sequence[Tokens]
+    progress: Progress
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of this run's checkpoints."""
+        return self.config.run_folder / "checkpoints"
+
+    @property
+    def layout(self) -> LayoutRecord:
+        """The layout as the report shows it."""
+        return LayoutRecord(
+            world_size=self.plan.world_size,
+            tp=self.plan.tp,
+            pp=self.plan.pp,
+            dp=self.plan.dp,
+            sequence_parallel=self.plan.sequence_parallel,
+            distributed_optimizer=self.config.parallel.distributed_optimizer,
+            layers_per_stage=self.plan.layers_per_stage,
+            device=self.world.device.type,
+            dtype=self.config.model.dtype,
+            backend=self.world.backend,
+        )
+
+
+def plan_run(config: RunConfig, world_size: int) -> tuple[LlamaSizes, ParallelPlan]:
+    """Read the model's shape and check the layout and the batch against it; needs no process group and loads no weights."""
+    sizes = read_sizes(config.model.init_from)
+    plan = make_plan(
+        config.parallel, world_size, num_layers=sizes.num_layers, num_heads=sizes.num_heads, num_kv_heads=sizes.num_kv_heads
+    )
+    plan.num_microbatches(config.training.global_batch_size, config.training.micro_batch_size)
+    if config.data.seq_length > sizes.max_positions:
+        raise ConfigError(
+            f"data.seq_length {config.data.seq_length} is above the model's {sizes.max_positions} positions; choose a shorter one"
+        )
+    if config.data.seq_length % plan.tp and plan.sequence_parallel:
+        raise ConfigError(f"data.seq_length {config.data.seq_length} is not divisible by parallel.tp = {plan.tp} (sequence parallelism)")
+    return sizes, plan
+
+
+def read_sizes(checkpoint: Path) -> LlamaSizes:
+    """The shape of the model in a Megatron checkpoint, from the Hugging Face configuration kept beside its tensors."""
+    path = checkpoint / ASSETS / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"model.init_from {checkpoint} is not a Megatron checkpoint made by convert_checkpoint: {path} does not exist; "
+            "convert a Hugging Face folder first"
+        )
+    return LlamaSizes.from_hf_config(json.loads(path.read_text(encoding="utf-8")))
+
+
+def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelPlan) -> Run:
+    """Open the data, build this rank's model and optimizer, load the newest checkpoint or the verified start."""
+    samples = _open_samples(config, sizes)
+    fingerprint = data_fingerprint(config.data)
+    model = _build_model(config, sizes, plan)
+    optimizer = build_optimizer(
+        config.optimizer, [model], bf16=config.model.dtype == "bfloat16", distributed=config.parallel.distributed_optimizer
+    )
+    checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
+    if checkpoint is None:
+        start_from(config.model, model, optimizer, plan)
+        progress = Progress(step=0, consumed_samples=0, consumed_tokens=0, data_fingerprint=fingerprint)
+    else:
+        progress = load_training_state(checkpoint, model, optimizer)
+        logger.info("resume: %s, %d samples consumed", checkpoint.name, progress.consumed_samples)
+        if progress.data_fingerprint != fingerprint:
+            raise ConfigError(
+                f"{checkpoint} was trained on other data or in another order (datasets, weights, seq_length or seed changed); "
+                "use the run's own data section or another run_folder"
+            )
+    return Run(
+        config=config,
+        world=world,
+        plan=plan,
+        model=model,
+        optimizer=optimizer,
+        samples=samples,
+        heldout=_read_heldout(config.data, sizes),
+        progress=progress,
+    )
+
+
+def start_from(config: ModelConfig, model: DistributedDataParallel, optimizer: MegatronOptimizer, plan: ParallelPlan) -> None:
+    """Load the starting weights and prove, by the loss on the conversion's probe, that they are what was converted."""
+    parity = read_record(config.init_from / "parity.json", ParityRecord)
+    load_weights(config.init_from, model)
+    check_start(model, parity, plan, config.start_tolerance)
+    optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded
+
+
+def data_fingerprint(config: DataConfig) -> str:
+    """SHA-256 over what decides the stream of samples: the datasets' indices and sizes, weights, sequence length, seed."""
+    datasets = [
+        (file_sha256(prefix.with_name(prefix.name + ".idx")), prefix.with_name(prefix.name + ".bin").stat().st_size)
+        for prefix in config.prefixes
+    ]
+    decisive = [datasets, config.weights, config.seq_length, config.seed]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def _open_samples(config: RunConfig, sizes: LlamaSizes) -> SampleStream:
+    return open_sample_stream(
+        config.data.prefixes,
+        weights=config.data.weights,
+        seq_length=config.data.seq_length,
+        seed=config.data.seed,
+        num_samples=config.training.steps * config.training.global_batch_size,
+        vocabulary_size=sizes.vocabulary_size,
+    )
+
+
+def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[Tokens]:
+    if config.heldout_prefix is None:
+        return []
+    documents = [document.tokens for document in heldout_documents(config.heldout_prefix, vocabulary_size=sizes.vocabulary_size)]
+    if not any(len(document) > 1 for document in documents):
+        raise DataError(f"{config.heldout_prefix} holds no document of two tokens or more; nothing could be measured on it")
+    return documents
+
+
+def _build_model(config: RunConfig, sizes: LlamaSizes, plan: ParallelPlan) -> DistributedDataParallel:
+    stage = build_stage(sizes, plan, dtype=config.model.dtype, recompute=config.model.recompute)
+    stage.config.finalize_model_grads_func = finalize_model_grads
+    settings = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True, use_distributed_optimizer=config.parallel.distributed_optimizer
+    )
+    logger.info(
+        "model: %.1f million parameters in all, %.1f million on this rank (layers per stage %s, tp %d, dp %d of %d ranks)",
+        sizes.num_parameters / 1e6,
+        sum(parameter.numel() for parameter in stage.parameters()) / 1e6,
+        list(plan.layers_per_stage),
+        plan.tp,
+        plan.dp,
+        dist.get_world_size(),
+    )
+    model = DistributedDataParallel(stage.config, settings, stage)
+    _count_padding_between_buckets(model)
+    return model
+
+
+def _count_padding_between_buckets(model: DistributedDataParallel) -> None:
+    """Make megatron.core 0.16.1 save the optimizer's state where it will look for it.
+
+    Its gradient buckets are padded to a multiple of lcm(dp, 128) elements. When it gathers the optimizer state for a checkpoint it leaves
+    that padding out, yet cuts parameters at offsets that count it: behind a padded bucket every master weight and moment is saved shifted,
+    with only a warning. Calling the padding between buckets part of the bucket makes both sides agree.
+    """
+    for buffer in model.buffers:
+        for bucket in buffer.buckets[:-1]:
+            bucket.numel_unpadded = bucket.grad_data.numel()
+        buffer.numel_unpadded = sum(bucket.numel_unpadded for bucket in buffer.buckets)
+
+
+def data_parallel_rank() -> int:
+    """Which of the data-parallel slices of the batch this rank works on."""
+    return int(parallel_state.get_data_parallel_rank())

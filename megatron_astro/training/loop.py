@@ -1,0 +1,204 @@
+"""The loop: step, measure, save, until the last step or a request to stop."""
+
+import logging
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch.distributed as dist
+from megatron.core import parallel_state
+
+from megatron_astro.checkpoint.training_state import ASSETS, remove_old_checkpoints, save_training_state
+from megatron_astro.config.command_line import options_to_toml
+from megatron_astro.config.run import RunConfig
+from megatron_astro.data.loader import Batch, BatchLoader
+from megatron_astro.errors import AstroError, ConfigError, ParallelError
+from megatron_astro.files import make_folder, write_atomic
+from megatron_astro.log import configure_logging
+from megatron_astro.parallel.launch import joined_world, model_parallel_groups, read_world
+from megatron_astro.records import HeldoutPoint, LedgerLine, StepMetrics, write_record
+from megatron_astro.training.assemble import Run, assemble, data_parallel_rank, plan_run
+from megatron_astro.training.faults import StopRequest
+from megatron_astro.training.metrics import JsonlLog, ProgressLine, forget_after
+from megatron_astro.training.schedule import learning_rate_at
+from megatron_astro.training.step import train_step
+from megatron_astro.training.validation import windowed_loss
+
+logger = logging.getLogger(__name__)
+
+MOST_SKIPPED_STEPS = 10
+
+
+def train(config: RunConfig) -> str:
+    """Run (or resume) training on the ranks torchrun started; the closing line for the terminal."""
+    world = read_world()
+    configure_logging(world.rank, world.size)
+    try:
+        make_folder(config.run_folder)
+        sizes, plan = plan_run(config, world.size)
+    except (ConfigError, ParallelError):
+        if world.rank != 0:
+            raise SystemExit(2) from None  # every rank finds the same fault; one says it
+        raise
+    timeout = config.parallel.timeout_minutes
+    with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
+        run = assemble(config, world, sizes, plan)
+        if world.rank == 0:
+            write_atomic(config.run_folder / "resolved.toml", options_to_toml(config))
+            write_record(config.run_folder / "layout.json", run.layout)
+        closing_line = TrainingLoop(run).run_to_the_end()
+    return closing_line if world.rank == 0 else ""
+
+
+class TrainingLoop:
+    """The state that changes while a run trains: progress, open logs, the stream of batches."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.progress = run.progress
+        self._is_first_rank = run.world.rank == 0
+        self._skipped_in_a_row = 0
+        folder = run.config.run_folder
+        if self._is_first_rank:
+            forget_after(folder, self.progress.step)
+        dist.barrier()
+        self._metrics = JsonlLog(folder / "metrics.jsonl") if self._is_first_rank else None
+        self._heldout = JsonlLog(folder / "heldout.jsonl") if self._is_first_rank and run.heldout else None
+        self._ledger = JsonlLog(_ledger_path(folder)) if _keeps_ledger() else None
+
+    def run_to_the_end(self) -> str:
+        """Train to the last step, or to a clean stop; returns the closing line."""
+        training = self.run.config.training
+        first_step = self.progress.step + 1
+        last_step = min(training.steps, training.stop_after or training.steps)
+        line = ProgressLine(first_step, last_step)
+        stop = StopRequest()
+        batches = self._batches()
+        if self.progress.step == 0:
+            self._measure_heldout()
+        stopped_by = None
+        for step in range(first_step, last_step + 1):
+            metrics = self._one_step(step, batches)
+            line.update(metrics)
+            stopped_by = stop.agreed()
+            if self._heldout_is_due(step, last_step) and not stopped_by:
+                self._measure_heldout()
+            if step % training.save_every == 0 or step == last_step or stopped_by:
+                self._save()
+            if stopped_by:
+                break
+        stop.close()
+        self._close()
+        return self._closing_line(stopped_by)
+
+    def _one_step(self, step: int, batches: Iterator[Batch]) -> StepMetrics:
+        config = self.run.config
+        batch_size, seq_length = config.training.global_batch_size, config.data.seq_length
+        learning_rate = learning_rate_at(step, config.training.steps, config.optimizer)
+        started_at_seconds = time.monotonic()
+        outcome = train_step(
+            self.run.model,
+            self.run.optimizer,
+            self._noted(step, batches),
+            learning_rate=learning_rate,
+            clip_grad_norm=config.optimizer.clip_grad_norm,
+            num_microbatches=self.run.plan.num_microbatches(batch_size, config.training.micro_batch_size),
+            micro_batch_size=config.training.micro_batch_size,
+            seq_length=seq_length,
+        )
+        step_seconds = time.monotonic() - started_at_seconds
+        self.progress = replace(
+            self.progress,
+            step=step,
+            consumed_samples=self.progress.consumed_samples + batch_size,
+            consumed_tokens=self.progress.consumed_tokens + batch_size * seq_length,
+        )
+        metrics = StepMetrics(
+            step=step,
+            loss=outcome.loss,
+            grad_norm=outcome.grad_norm,
+            learning_rate=learning_rate,
+            consumed_samples=self.progress.consumed_samples,
+            consumed_tokens=self.progress.consumed_tokens,
+            step_seconds=step_seconds,
+            tokens_per_second=batch_size * seq_length / step_seconds,
+            skipped=not outcome.updated,
+        )
+        if self._metrics:
+            self._metrics.append(metrics)
+        self._refuse_endless_skipping(metrics)
+        return metrics
+
+    def _refuse_endless_skipping(self, metrics: StepMetrics) -> None:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
+        if self._skipped_in_a_row >= MOST_SKIPPED_STEPS:
+            raise AstroError(
+                f"step {metrics.step}: loss or gradient was not finite {MOST_SKIPPED_STEPS} steps in a row and nothing was updated; "
+                "lower optimizer.learning_rate or look at the samples in ledger/"
+            )
+
+    def _batches(self) -> Iterator[Batch]:
+        training = self.run.config.training
+        return iter(
+            BatchLoader(
+                self.run.samples,
+                dp_rank=data_parallel_rank(),
+                dp_size=self.run.plan.dp,
+                micro_batch_size=training.micro_batch_size,
+                global_batch_size=training.global_batch_size,
+                consumed_samples=self.progress.consumed_samples,
+            )
+        )
+
+    def _noted(self, step: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on, noting in the ledger which samples they are, of which documents, and a checksum of their tokens."""
+        for batch in batches:
+            if self._ledger:
+                for row, number, documents in zip(batch.tokens, batch.sample_numbers, batch.document_ids, strict=True):
+                    checksum = zlib.crc32(row.numpy().tobytes())
+                    self._ledger.append(LedgerLine(step=step, sample=number, documents=documents, tokens_crc32=checksum))
+            yield batch
+
+    def _heldout_is_due(self, step: int, last_step: int) -> bool:
+        every = self.run.config.data.heldout_every
+        return step == last_step or (every > 0 and step % every == 0)
+
+    def _measure_heldout(self) -> None:
+        if not self.run.heldout:
+            return
+        loss = windowed_loss(self.run.model, self.run.heldout, self.run.plan, self.run.config.data.seq_length)
+        tokens = sum(len(document) - 1 for document in self.run.heldout)
+        if self._heldout:
+            self._heldout.append(HeldoutPoint(step=self.progress.step, loss=loss, tokens=tokens))
+        logger.info("held-out loss after step %d: %.4f nats per token", self.progress.step, loss)
+
+    def _save(self) -> None:
+        folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
+        assets = self.run.config.model.init_from / ASSETS
+        save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
+        if self._is_first_rank:
+            logger.info("checkpoint: %s", folder)
+            remove_old_checkpoints(self.run.checkpoints, self.run.config.training.keep_checkpoints)
+
+    def _close(self) -> None:
+        for log in (self._metrics, self._heldout, self._ledger):
+            if log:
+                log.close()
+
+    def _closing_line(self, stopped_by: str | None) -> str:
+        how = f"stopped by {stopped_by}" if stopped_by else "done"
+        return (
+            f"training {how}: step {self.progress.step} of {self.run.config.training.steps}, {self.progress.consumed_tokens} tokens, "
+            f"checkpoint {self.run.checkpoints / f'step_{self.progress.step:06d}'}"
+        )
+
+
+def _keeps_ledger() -> bool:
+    """One rank per data-parallel slice writes down what that slice was fed."""
+    return bool(parallel_state.is_pipeline_first_stage() and parallel_state.get_tensor_model_parallel_rank() == 0)
+
+
+def _ledger_path(folder: Path) -> Path:
+    return folder / "ledger" / f"dp_{data_parallel_rank():03d}.jsonl"

@@ -1,0 +1,70 @@
+"""One optimizer step over one global batch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from megatron_astro.data.loader import Batch
+from megatron_astro.training.loss import lm_forward
+from megatron_astro.training.optimizer import set_learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """Mean loss of the batch (nats per token) before the update, gradient norm before clipping, and whether weights changed."""
+
+    loss: float
+    grad_norm: float
+    updated: bool
+
+
+def train_step(
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    batches: Iterator[Batch],
+    *,
+    learning_rate: float,
+    clip_grad_norm: float,
+    num_microbatches: int,
+    micro_batch_size: int,
+    seq_length: int,
+) -> StepOutcome:
+    """Forward, backward, reduce, clip, update; a step whose gradients are not finite changes nothing."""
+    model.zero_grad_buffer()
+    optimizer.zero_grad()
+    set_learning_rate(optimizer, learning_rate)
+    reports = get_forward_backward_func()(
+        forward_step_func=lm_forward,
+        data_iterator=batches,
+        model=[model],
+        num_microbatches=num_microbatches,
+        seq_length=seq_length,
+        micro_batch_size=micro_batch_size,
+        forward_only=False,
+    )
+    loss = mean_loss(reports)
+    optimizer.prepare_grads()
+    grad_norm = float(optimizer.clip_grad_norm(clip_grad_norm))
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # both are the same on every rank
+        return StepOutcome(loss=loss, grad_norm=grad_norm, updated=False)
+    optimizer.step_with_ready_grads()
+    return StepOutcome(loss=loss, grad_norm=grad_norm, updated=True)
+
+
+def mean_loss(reports: list[Tensor]) -> float:
+    """Mean over every token of every rank of the (sum, number) pairs the last pipeline stage holds; the same number on all ranks."""
+    total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
+    if parallel_state.is_pipeline_last_stage():
+        total += torch.stack(reports).sum(dim=0)
+        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
+    dist.broadcast(total, src=parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
+    loss_sum, num_tokens = total.tolist()
+    return loss_sum / num_tokens

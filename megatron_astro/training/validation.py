@@ -1,0 +1,85 @@
+"""Losses measured through the sharded model itself: held-out documents, and the probe that proves the start.
+
+Shapes: b micro-batch (1 here), s window length.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from numpy.typing import NDArray
+
+from megatron_astro.data.loader import Batch
+from megatron_astro.errors import CheckpointError
+from megatron_astro.parallel.plan import ParallelPlan
+from megatron_astro.records import ParityRecord
+from megatron_astro.training.loss import lm_forward
+from megatron_astro.training.step import mean_loss
+
+logger = logging.getLogger(__name__)
+
+Tokens = NDArray[np.int64]
+
+
+def windowed_loss(model: DistributedDataParallel, documents: Sequence[Tokens], plan: ParallelPlan, seq_length: int) -> float:
+    """Mean next-token loss (nats per token) over documents, each cut into windows of at most `seq_length` predictions."""
+    windows = [window for document in documents for window in cut_windows(document, seq_length)]
+    longest = max(len(window) - 1 for window in windows)
+    length = -(-longest // plan.tp) * plan.tp  # sequence parallelism splits the window between tp ranks
+    mine = windows[parallel_state.get_data_parallel_rank() :: plan.dp]
+    rounds = -(-len(windows) // plan.dp)
+    nothing = np.zeros(1, dtype=np.int64)
+    padded = [*mine, *[nothing] * (rounds - len(mine))]
+    model.eval()
+    with torch.no_grad():
+        reports = get_forward_backward_func()(
+            forward_step_func=lm_forward,
+            data_iterator=_as_batches(padded, length),
+            model=[model],
+            num_microbatches=rounds,
+            seq_length=length,
+            micro_batch_size=1,
+            forward_only=True,
+        )
+    model.train()
+    return mean_loss(reports)
+
+
+def cut_windows(document: Tokens, seq_length: int) -> Iterator[Tokens]:
+    """Cut a document into pieces that predict at most `seq_length` tokens; pieces share one token, so each token but the first counts once."""
+    for start in range(0, len(document) - 1, seq_length):
+        yield document[start : start + seq_length + 1]
+
+
+def check_start(model: DistributedDataParallel, parity: ParityRecord, plan: ParallelPlan, tolerance: float) -> float:
+    """Compare the loss on the conversion's probe with the source model's; CheckpointError when they differ: do not train from it."""
+    probe = np.asarray(parity.probe_tokens, dtype=np.int64)
+    loss = windowed_loss(model, [probe] * plan.dp, plan, len(probe) - 1)
+    difference = abs(loss - parity.source_probe_loss)
+    if not difference <= tolerance:
+        raise CheckpointError(
+            f"the model to start from is not the one that was converted: its loss on the probe text is {loss:.4f} nats per token, "
+            f"its source's was {parity.source_probe_loss:.4f} (allowed difference {tolerance}); convert the checkpoint again"
+        )
+    logger.info("start: loss on the probe %.4f, source model %.4f, difference %.1e", loss, parity.source_probe_loss, difference)
+    return loss
+
+
+def _as_batches(windows: Sequence[Tokens], length: int) -> Iterator[Batch]:
+    position_ids = torch.arange(length).unsqueeze(0)
+    for window in windows:
+        row = torch.zeros(length + 1, dtype=torch.int64)
+        row[: len(window)] = torch.from_numpy(np.asarray(window, dtype=np.int64))
+        loss_mask = (torch.arange(length) < len(window) - 1).float()
+        yield Batch(
+            tokens=row[:-1].unsqueeze(0),
+            labels=row[1:].unsqueeze(0),
+            loss_mask=loss_mask.unsqueeze(0),
+            position_ids=position_ids,
+            sample_numbers=(),
+            document_ids=(),
+        )

@@ -1,0 +1,27 @@
+"""How every command of this folder starts and ends: parse, act, one closing line; bad input is one line and exit status 2."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from megatron_astro.config.command_line import parse_options
+from megatron_astro.errors import AstroError
+from megatron_astro.log import configure_logging
+
+Options = TypeVar("Options")
+
+EXIT_BAD_INPUT = 2
+
+
+def run_command(options_type: type[Options], action: Callable[[Options], str | None]) -> NoReturn:
+    """Parse the command line, run `action` on the options, print the line it returns, and exit."""
+    try:
+        options = parse_options(options_type, sys.argv[1:])
+        configure_logging()
+        closing_line = action(options)
+    except AstroError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    if closing_line:
+        print(closing_line)
+    sys.exit(0)
