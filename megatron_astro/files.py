@@ -71,3 +71,10 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"cannot create the folder {folder}: {error.strerror}; name a folder you may write to") from error
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"cannot write to the folder {folder}: permission denied; name a folder you may write to")
+
+
+def require_writable_file(path: Path) -> None:
+    """Check, before long work, that a file can be written there: its folder is made if need be."""
+    make_folder(path.parent)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file to write")

@@ -168,6 +168,8 @@ def read_record(path: Path, kind: type[Record]) -> Record:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; it should hold a {kind.__name__}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; it should be a file that holds a {kind.__name__}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a {kind.__name__}: {error}") from error
 

@@ -21,7 +21,7 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the written weights; none: as stored (GGUF: float32)."""
     verification: Literal["logits", "headers"] = "logits"
-    """How to prove the result: compare both models' logits in float32, or only names, types and shapes (for models too large for memory)."""
+    """How to prove the result: by comparing both models' logits in float32, or (models too large for that) only names, types, shapes."""
 
 
 def convert_checkpoint(options: Options) -> str:

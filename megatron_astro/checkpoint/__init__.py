@@ -5,6 +5,7 @@ A checkpoint of any format is opened by a reader that checks every name and shap
 their Hugging Face names; a writer takes a reader. Nothing holds more than one layer's tensor at a time.
 
 Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it).
-Each format is one file: `huggingface.py` (on `safetensors_files.py`), `distributed.py` with `distributed_writer.py`,
-`gguf.py` with `gguf_tokenizer.py`. `layouts.py` has the arithmetic, `parity.py` the proof.
+Each format read is one file: `huggingface.py` (on `safetensors_files.py`), `distributed.py`, `gguf.py` with `gguf_tokenizer.py`; the two
+formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the proof. `training_state.py` is
+training's own side: model, optimizer and progress, saved and loaded by all ranks together.
 """

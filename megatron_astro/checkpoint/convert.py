@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,8 @@ import torch
 from megatron_astro.checkpoint.distributed import METADATA_FILE, DistributedReader
 from megatron_astro.checkpoint.distributed_writer import write_distributed
 from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
-from megatron_astro.checkpoint.huggingface import HuggingFaceReader, write_hugging_face
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader
+from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
 from megatron_astro.checkpoint.names import tensor_groups
 from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
 from megatron_astro.checkpoint.reader import WeightReader
@@ -26,7 +28,11 @@ SourceFormat = Literal["huggingface", "megatron", "gguf"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Verification = Literal["logits", "headers"]
 
-READERS = {"huggingface": HuggingFaceReader, "megatron": DistributedReader, "gguf": GgufReader}
+READERS: dict[SourceFormat, Callable[[Path], WeightReader]] = {
+    "huggingface": HuggingFaceReader,
+    "megatron": DistributedReader,
+    "gguf": GgufReader,
+}
 WRITERS = {"huggingface": write_hugging_face, "megatron": write_distributed}
 OBVIOUS_TARGET: dict[SourceFormat, Format] = {"huggingface": "megatron", "megatron": "huggingface", "gguf": "huggingface"}
 SPARE_BYTES = 100_000_000  # for tokenizer files and headers
@@ -50,14 +56,17 @@ class Conversion:
         proof = "names, types and shapes checked; logits not compared"
         if self.parity:
             proof = f"logits agree within {self.parity.max_abs_logit_difference:.1e} (limit {self.parity.tolerance:.0e})"
-        return (
-            f"{self.target}: {self.num_tensors} tensors, {self.num_parameters / 1e6:.1f} million parameters, {self.num_bytes / 1e9:.2f} GB, "
-            f"{self.source_format} -> {self.target_format} in {self.seconds:.1f} s; {proof}"
-        )
+        size = f"{self.num_tensors} tensors, {self.num_parameters / 1e6:.1f} million parameters, {self.num_bytes / 1e9:.2f} GB"
+        return f"{self.target}: {size}, {self.source_format} -> {self.target_format} in {self.seconds:.1f} s; {proof}"
 
 
 def convert(
-    source: Path, target: Path, *, target_format: Format | None = None, dtype: Dtype | None = None, verification: Verification = "logits"
+    source: Path,
+    target: Path,
+    *,
+    target_format: Format | None = None,
+    dtype: Dtype | None = None,
+    verification: Verification = "logits",
 ) -> Conversion:
     """Convert `source` into the new folder `target`.
 
@@ -70,7 +79,7 @@ def convert(
     target_format = target_format or OBVIOUS_TARGET[source_format]
     if source_format == "gguf" and target_format == "megatron":
         raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
-    reader: WeightReader = READERS[source_format](source)
+    reader = READERS[source_format](source)
     groups = tensor_groups(reader.sizes)
     chosen = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(group.num_parameters * (chosen or reader.dtype(group)).itemsize for group in groups)

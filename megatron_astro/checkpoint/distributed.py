@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader, LoadPlan, Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadPlan
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
@@ -28,7 +30,18 @@ MODEL_FILES_FOLDER = "huggingface"
 NOT_WEIGHTS = ("optimizer.", "chained_", "rng_state", "rerun_state_machine_state")
 EXTRA_STATE_MARK = "._extra_state"
 # What unpickling a damaged table or reading a damaged chunk has been seen to raise.
-DAMAGE = (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError)
+DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ImportError,
+)
 
 
 class _IntoTensor(DefaultLoadPlanner):
@@ -88,10 +101,9 @@ class DistributedReader:
         try:
             self._reader.read_data(LoadPlan(items), _IntoTensor(target)).wait()
         except (*DAMAGE, AssertionError) as error:
-            files = sorted({self._reader.storage_data[item.storage_index].relative_path for item in items})
-            raise CheckpointError(
-                f"cannot read {_described(group)} from {', '.join(str(self.path / name) for name in files)}: {error!r}; fetch the file again"
-            ) from error
+            places = sorted({self._reader.storage_data[item.storage_index].relative_path for item in items})
+            files = ", ".join(str(self.path / place) for place in places)
+            raise CheckpointError(f"cannot read {_described(group)} from {files}: {error!r}; fetch the file again") from error
         return target if group.layer is None else target[0]
 
     def _check_tensors(self) -> None:
@@ -126,7 +138,9 @@ class DistributedReader:
 
 def _read_metadata(reader: FileSystemReader, folder: Path) -> Metadata:
     if not (folder / METADATA_FILE).is_file():
-        raise CheckpointError(f"{folder / METADATA_FILE} is missing, so {folder} is not a complete Megatron distributed checkpoint")
+        raise CheckpointError(
+            f"{folder / METADATA_FILE} is missing, so {folder} is not a complete Megatron distributed checkpoint"
+        )
     try:
         return reader.read_metadata()
     except DAMAGE as error:

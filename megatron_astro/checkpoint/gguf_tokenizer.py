@@ -14,7 +14,12 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from megatron_astro.errors import CheckpointError
 
 CONTROL, USER_DEFINED, UNKNOWN = 3, 4, 2  # token types, as llama.cpp numbers them
-SPECIAL_IDS = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
+SPECIAL_IDS = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
 SPACE_MARK = "\u2581"
 LLAMA3_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -55,20 +60,37 @@ def write_tokenizer(folder: Path, metadata: Mapping[str, Any], where: Path) -> N
         raise CheckpointError(
             f"{where}: tokenizer.ggml.model is {metadata.get('ggml.model')!r}; supported are 'gpt2' and 'llama'"
         ) from error
+    _check_ids(metadata, where)
     tokenizer = build(metadata, where)
     _add_special_tokens(tokenizer, metadata)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {name: metadata["ggml.tokens"][metadata[f"ggml.{key}"]] for name, key in SPECIAL_IDS.items() if f"ggml.{key}" in metadata}
+    names = {
+        name: metadata["ggml.tokens"][metadata[f"ggml.{key}"]] for name, key in SPECIAL_IDS.items() if f"ggml.{key}" in metadata
+    }
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if "chat_template" in metadata:
-        (folder / "chat_template.jinja").write_text(metadata["chat_template"])
+        (folder / "chat_template.jinja").write_text(metadata["chat_template"], encoding="utf-8")
+
+
+def _check_ids(metadata: Mapping[str, Any], where: Path) -> None:
+    """The vocabulary is there, and every special id is one of it."""
+    needed = ("ggml.tokens", {"gpt2": "ggml.merges", "llama": "ggml.scores"}[metadata["ggml.model"]])
+    for key in needed:
+        if key not in metadata:
+            raise CheckpointError(f"{where} lacks the metadata tokenizer.{key}; get a complete file")
+    size = len(metadata["ggml.tokens"])
+    for key in SPECIAL_IDS.values():
+        if not 0 <= metadata.get(f"ggml.{key}", 0) < size:
+            raise CheckpointError(f"{where}: tokenizer.ggml.{key} is {metadata[f'ggml.{key}']}, but there are {size} tokens; get a sound file")
 
 
 def _byte_level(metadata: Mapping[str, Any], where: Path) -> Tokenizer:
     kind = metadata.get("ggml.pre", "")
     if kind not in PIECES:
-        raise CheckpointError(f"{where}: tokenizer.ggml.pre is {kind!r}, a way to cut text we do not know; supported are {', '.join(PIECES)}")
+        raise CheckpointError(
+            f"{where}: tokenizer.ggml.pre is {kind!r}, a way to cut text we do not know; supported are {', '.join(PIECES)}"
+        )
     vocabulary = {token: number for number, token in enumerate(metadata["ggml.tokens"])}
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind in WHOLE_WORDS_FIRST))

@@ -1,9 +1,9 @@
-"""Hugging Face folders: config.json, safetensors in one file or in shards with an index, tokenizer and chat template."""
+"""Reading Hugging Face folders: config.json, safetensors in one file or in shards with an index, tokenizer and chat template."""
 
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megatron_astro.checkpoint.names import DERIVED_SUFFIX, EMBEDDING, OUTPUT, Group, tensor_groups
-from megatron_astro.checkpoint.reader import WeightReader, check_tensors
-from megatron_astro.checkpoint.safetensors_files import TensorEntry, TensorHeader, read_headers, write_safetensors
+from megatron_astro.checkpoint.reader import check_tensors
+from megatron_astro.checkpoint.safetensors_files import TensorHeader, read_headers
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000  # the size transformers cuts shards to
 
 # Everything of a folder that is the model but not its weights.
 MODEL_FILES = (
@@ -63,7 +62,9 @@ class HuggingFaceReader:
         """Storage type of a group; CheckpointError when its tensors differ in type."""
         dtypes = {self.headers[name].dtype for name in group.names}
         if len(dtypes) > 1:
-            raise CheckpointError(f"{self.path}: {', '.join(group.names)} differ in type ({dtypes}); convert with a dtype of your choice")
+            raise CheckpointError(
+                f"{self.path}: {', '.join(group.names)} differ in type ({dtypes}); convert with a dtype of your choice"
+            )
         return dtypes.pop()
 
     def read(self, group: Group) -> tuple[Tensor, ...]:
@@ -108,27 +109,31 @@ def copy_model_files(source: Path, target: Path) -> None:
 
 
 def _read_folder_headers(folder: Path) -> dict[str, TensorHeader]:
-    """Headers of all shards; CheckpointError for a missing or damaged shard and for an index that disagrees with them."""
-    if not (folder / INDEX).exists():
-        if not (folder / WEIGHTS).exists():
-            raise CheckpointError(f"{folder} holds neither {WEIGHTS} nor {INDEX}; save the model as safetensors first")
+    """Headers of all files; CheckpointError for a missing or damaged file and for an index that disagrees with them."""
+    if (folder / INDEX).exists():
+        return _read_shard_headers(folder, _read_index(folder / INDEX))
+    if (folder / WEIGHTS).exists():
         return read_headers(folder / WEIGHTS)
-    index = _read_index(folder / INDEX)
+    raise CheckpointError(f"{folder} holds neither {WEIGHTS} nor {INDEX}; save the model as safetensors first")
+
+
+def _read_shard_headers(folder: Path, index: Mapping[str, str]) -> dict[str, TensorHeader]:
+    """Headers of the shards an index (tensor -> file) names, after checking that both agree."""
     for name, file_name in index.items():
         if not (folder / file_name).is_file():
             raise CheckpointError(f"{folder / INDEX} says {name} is in {file_name}, which is missing; fetch that file")
-    headers: dict[str, TensorHeader] = {}
-    for file_name in sorted(set(index.values())):
-        shard = read_headers(folder / file_name)
-        if twice := headers.keys() & shard.keys():
-            raise CheckpointError(f"{folder / file_name} holds {sorted(twice)}, which another shard holds too; fetch the folder again")
-        headers |= shard
+    shards = {file_name: read_headers(folder / file_name) for file_name in sorted(set(index.values()))}
     for name, file_name in index.items():
-        if name not in headers or headers[name].file.name != file_name:
-            raise CheckpointError(f"{folder / INDEX} says {name} is in {file_name}, which does not hold it; fetch the folder again")
-    if unlisted := headers.keys() - index.keys():
-        raise CheckpointError(f"{folder / INDEX} does not list {sorted(unlisted)}, which its files hold; fetch the folder again")
-    return headers
+        if name not in shards[file_name]:
+            raise CheckpointError(
+                f"{folder / INDEX} says {name} is in {file_name}, which does not hold it; fetch the folder again"
+            )
+    for file_name, headers in shards.items():
+        if unlisted := [name for name in headers if index.get(name) != file_name]:
+            raise CheckpointError(
+                f"{folder / file_name} holds {unlisted}, which {INDEX} does not place there; fetch the folder again"
+            )
+    return {name: shards[file_name][name] for name, file_name in index.items()}
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -141,57 +146,3 @@ def _read_index(path: Path) -> dict[str, str]:
         if Path(file_name).name != file_name:
             raise CheckpointError(f"{path} names {file_name!r}, which is not a file beside it; fetch the folder again")
     return pairs
-
-
-def write_hugging_face(folder: Path, reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a folder that transformers loads; `dtype` None keeps each tensor's type. Holds one group in memory at a time."""
-    reader.write_model_files(folder)
-    shards = _plan_shards(reader, dtype, shard_bytes)
-    for file_name, groups in shards.items():
-        entries = [entry for group in groups for entry in _entries(group, dtype or reader.dtype(group))]
-        write_safetensors(folder / file_name, entries, _tensors(groups, reader, dtype))
-    if len(shards) > 1:
-        _write_index(folder / INDEX, shards, reader, dtype)
-    _state_dtype(folder / "config.json", [dtype or reader.dtype(group) for groups in shards.values() for group in groups])
-
-
-def _entries(group: Group, dtype: torch.dtype) -> list[TensorEntry]:
-    return [TensorEntry(name=name, dtype=dtype, shape=shape) for name, shape in zip(group.names, group.shapes, strict=True)]
-
-
-def _tensors(groups: Sequence[Group], reader: WeightReader, dtype: torch.dtype | None) -> Iterator[Tensor]:
-    for group in groups:
-        yield from (tensor.to(dtype or tensor.dtype) for tensor in reader.read(group))
-
-
-def _plan_shards(reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int) -> dict[str, list[Group]]:
-    """Groups in order, cut into files of about `shard_bytes`."""
-    shards: list[list[Group]] = [[]]
-    used = 0
-    for group in tensor_groups(reader.sizes):
-        num_bytes = group.num_parameters * (dtype or reader.dtype(group)).itemsize
-        if shards[-1] and used + num_bytes > shard_bytes:
-            shards.append([])
-            used = 0
-        shards[-1].append(group)
-        used += num_bytes
-    if len(shards) == 1:
-        return {WEIGHTS: shards[0]}
-    return {f"model-{number:05}-of-{len(shards):05}.safetensors": groups for number, groups in enumerate(shards, start=1)}
-
-
-def _write_index(path: Path, shards: Mapping[str, Sequence[Group]], reader: WeightReader, dtype: torch.dtype | None) -> None:
-    in_order = [(file_name, group) for file_name, groups in shards.items() for group in groups]
-    total = sum(entry.num_bytes for _, group in in_order for entry in _entries(group, dtype or reader.dtype(group)))
-    weight_map = {name: file_name for file_name, group in in_order for name in group.names}
-    path.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n")
-
-
-def _state_dtype(path: Path, dtypes: Sequence[torch.dtype]) -> None:
-    """Make config.json name the type most weights are stored in; leave the file alone when it does."""
-    config = json.loads(path.read_bytes())
-    stored = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    if config.get(key) != stored:
-        config[key] = stored
-        path.write_text(json.dumps(config, indent=2) + "\n")

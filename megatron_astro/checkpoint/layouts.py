@@ -53,7 +53,7 @@ def _split_qkv(tensor: Tensor, sizes: LlamaSizes) -> tuple[Tensor, ...]:
     """[(n + 2 g) d, h] -> [n d, h], [g d, h], [g d, h]."""
     query_rows = sizes.num_heads // sizes.num_kv_heads * sizes.head_size
     grouped = tensor.reshape(sizes.num_kv_heads, -1, sizes.hidden_size)
-    parts = grouped.split([query_rows, sizes.head_size, sizes.head_size], dim=1)
+    parts = torch.split(grouped, [query_rows, sizes.head_size, sizes.head_size], dim=1)
     return tuple(part.reshape(-1, sizes.hidden_size) for part in parts)
 
 
@@ -65,7 +65,7 @@ def _join_gate_up(tensors: Sequence[Tensor], sizes: LlamaSizes) -> Tensor:
 
 def _split_gate_up(tensor: Tensor, sizes: LlamaSizes) -> tuple[Tensor, ...]:
     """[2 f, h] -> [f, h], [f, h]."""
-    return tensor.split(sizes.ffn_size, dim=0)
+    return torch.split(tensor, sizes.ffn_size, dim=0)
 
 
 COPY = Layout(name="copy", join=_join_one, split=_split_one)

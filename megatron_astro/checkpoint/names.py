@@ -86,7 +86,10 @@ class Group:
 def tensor_groups(sizes: LlamaSizes) -> tuple[Group, ...]:
     """Every group of a model, in the order of the computation; tied embeddings have no output group."""
     rules = RULES[:-1] if sizes.tied_embeddings else RULES
-    before, after = [rule for rule in rules if rule == EMBEDDING], [rule for rule in rules if not rule.stacked and rule != EMBEDDING]
+    before, after = (
+        [rule for rule in rules if rule == EMBEDDING],
+        [rule for rule in rules if not rule.stacked and rule != EMBEDDING],
+    )
     layers = [(rule, layer) for layer in range(sizes.num_layers) for rule in rules if rule.stacked]
     in_order = [*((rule, None) for rule in before), *layers, *((rule, None) for rule in after)]
     return tuple(_group(rule, layer, sizes) for rule, layer in in_order)

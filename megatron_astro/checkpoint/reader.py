@@ -32,7 +32,10 @@ class WeightReader(Protocol):
 
 
 def check_tensors(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: Path, may_have_more_rows: Sequence[str] = ()
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    where: Path,
+    may_have_more_rows: Sequence[str] = (),
 ) -> None:
     """Compare what a checkpoint holds (name -> shape) with what its configuration demands; CheckpointError lists every difference."""
     problems = []
@@ -46,7 +49,9 @@ def check_tensors(
         if shape != wanted and not padded:
             problems.append(f"holds {name} of shape {list(shape)}, where config.json demands {list(wanted)}")
     if problems:
-        raise CheckpointError(f"{where} {'; it '.join(problems[:NAMES_SHOWN])}; get the complete checkpoint, or its own config.json")
+        raise CheckpointError(
+            f"{where} {'; it '.join(problems[:NAMES_SHOWN])}; get the complete checkpoint, or its own config.json"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

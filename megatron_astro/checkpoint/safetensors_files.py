@@ -125,5 +125,7 @@ def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Itera
         stream.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
         for entry, tensor in zip(entries, tensors, strict=True):
             if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
-                raise CheckpointError(f"{entry.name} came as {tensor.dtype} {list(tensor.shape)}, not {entry.dtype} {list(entry.shape)}")
-            stream.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+                raise CheckpointError(
+                    f"{entry.name} came as {tensor.dtype} {list(tensor.shape)}, not {entry.dtype} {list(entry.shape)}"
+                )
+            stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

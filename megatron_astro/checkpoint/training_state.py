@@ -109,9 +109,13 @@ def _sharded_state(model: DistributedDataParallel, optimizer: MegatronOptimizer,
 
 def _load(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not (folder / "metadata.json").is_file():
-        raise CheckpointError(f"{folder} is not a Megatron checkpoint: it has no metadata.json; convert one with tools/convert_checkpoint.py")
+        raise CheckpointError(
+            f"{folder} is not a Megatron checkpoint: it has no metadata.json; convert one with tools/convert_checkpoint.py"
+        )
     try:
         loaded: dict[str, Any] = dist_checkpointing.load(state, str(folder))
     except (CheckpointingException, torch.distributed.checkpoint.api.CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(f"cannot load {folder}: {str(error).splitlines()[0]}; a file is missing or damaged, use another checkpoint") from error
+        raise CheckpointError(
+            f"cannot load {folder}: {str(error).splitlines()[0]}; a file is missing or damaged, use another checkpoint"
+        ) from error
     return loaded

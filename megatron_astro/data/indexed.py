@@ -153,17 +153,16 @@ def _check_pointers(path: Path, tables: _Tables, itemsize: int) -> int:
         raise DataError(f"{path} describes no sequences; {REMEDY}")
     if (negative := np.flatnonzero(lengths < 0)).size:
         raise DataError(f"{path}, sequence {negative[0]}: length {lengths[negative[0]]} is negative; {REMEDY}")
-    # A wrapped sum would have to pass through a negative pointer: one step is at most 2^31 * 8 bytes.
     steps = lengths[:-1].astype(np.int64) * itemsize
-    follows = (pointers[1:] >= 0) & (np.diff(pointers) == steps)
     if pointers[0] != 0:
         raise DataError(f"{path}, sequence 0: starts at byte {pointers[0]} of .bin, not 0; {REMEDY}")
-    if (wrong := np.flatnonzero(~follows)).size:
+    if (wrong := np.flatnonzero(np.diff(pointers) != steps)).size:
         number = int(wrong[0]) + 1
         end = int(pointers[number - 1]) + int(steps[number - 1])
         fault = "overlaps the sequence before it" if pointers[number] < end else "leaves a gap after the sequence before it"
         raise DataError(f"{path}, sequence {number}: {fault}: starts at byte {pointers[number]} of .bin, not {end}; {REMEDY}")
-    return int(pointers[-1]) + int(lengths[-1]) * itemsize
+    # The sum, exact up to 2^32 sequences, is what .bin must hold: pointers that wrap past 2^63 cannot agree with a file's size.
+    return int(lengths.sum(dtype=np.int64)) * itemsize
 
 
 def _check_documents(path: Path, tables: _Tables) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from megatron_astro.errors import DataError
+from megatron_astro.errors import CheckpointError, DataError
 from megatron_astro.evaluation.model import LoadedModel
 from megatron_astro.evaluation.tokenisation import TokenTree, common_prefix_length
 from megatron_astro.progress import track
@@ -54,9 +54,10 @@ def score_trees(loaded: LoadedModel, trees: Sequence[TokenTree], *, batch_size: 
     Raises
     ------
     DataError
-        A tree holds a token that the model's vocabulary does not have.
+        A tree holds a token that the model's vocabulary does not have, or is longer than the model can see.
     """
-    _require_known_tokens(loaded, trees)
+    for tree in trees:
+        _require_fitting(loaded, tree)
     shared = _shared_prefix_length(trees)
     rows = [lay_out(tree, shared) for tree in trees]
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].tokens))  # longest first: too large a batch fails at once
@@ -92,13 +93,20 @@ def lay_out(tree: TokenTree, shared: int = 0) -> Row:
     )
 
 
-def _require_known_tokens(loaded: LoadedModel, trees: Sequence[TokenTree]) -> None:
+def _require_fitting(loaded: LoadedModel, tree: TokenTree) -> None:
+    """Check that the model has every token of a tree and can see its longest branch whole."""
     vocabulary_size = loaded.output_weight.shape[0]
-    highest = max(max(row) for tree in trees for row in (tree.stem, *tree.branches) if row)
+    highest = max(max(row) for row in (tree.stem, *tree.branches) if row)
     if highest >= vocabulary_size:
         raise DataError(
-            f"the tokenizer in {loaded.folder} gives token {highest}, but the model's tokens run from 0 to {vocabulary_size - 1}; "
-            "use the model's own tokenizer"
+            f"{tree.name}: the tokenizer in {loaded.folder} gives token {highest}, but the model's tokens run from 0 to "
+            f"{vocabulary_size - 1}; use the model's own tokenizer"
+        )
+    length = len(tree.stem) + max(len(branch) for branch in tree.branches)
+    if length > loaded.max_positions:
+        raise DataError(
+            f"{tree.name} is {length} tokens long with all that stands before it, and the model sees {loaded.max_positions}; "
+            "show fewer worked examples, or a shorter text"
         )
 
 
@@ -184,5 +192,7 @@ def _log_probabilities(hidden: Tensor, output_weight: Tensor, sources: Tensor, t
         chosen = ((sources >= start) & (sources < start + piece)).nonzero().squeeze(1)
         where, what = (sources[chosen] - start).to(logits.device), targets[chosen].to(logits.device)
         scores[chosen] = (logits[where, what] - logits.logsumexp(dim=-1)[where]).cpu()
+    if not bool(scores.isfinite().all()):
+        raise CheckpointError("the model's output is not finite; its weights are damaged or overflow in this number format")
     values: list[float] = scores.tolist()
     return values

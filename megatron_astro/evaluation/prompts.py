@@ -89,7 +89,7 @@ def word_answer(template: Template, answer: str) -> str:
 
 
 def _word_question(template: Template, question: Question) -> str:
-    values = {"question": question.question, **dict(zip(LETTERS, question.options, strict=True))}
+    values = dict(zip(("question", *LETTERS), (question.question, *question.options), strict=True))
     return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template.question)
 
 

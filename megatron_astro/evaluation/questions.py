@@ -55,8 +55,10 @@ def _checked_question(line: QuestionLine, where: str) -> Question:
         if not option:
             raise DataError(f"{where}: option {LETTERS[position]} is empty; give four options with a text")
         if option in options[:position]:
-            first = LETTERS[options.index(option)]
-            raise DataError(f"{where}: options {first} and {LETTERS[position]} are both {option!r}; give four different options")
+            earlier = LETTERS[options.index(option)]
+            raise DataError(
+                f"{where}: options {earlier} and {LETTERS[position]} are both {option!r}; give four different options"
+            )
     matching = [letter for letter in LETTERS if letter == line.answer]
     if not matching:
         raise DataError(f"{where}: the answer is {line.answer!r}; give one of the letters A, B, C, D")
@@ -73,7 +75,7 @@ def _checked_question(line: QuestionLine, where: str) -> Question:
 
 
 def choose_shots(path: Path, num_shots: int, exam: Sequence[Question]) -> list[Question]:
-    """The first `num_shots` worked examples of a file; an example that the exam also asks is an error, for it would give the answer away."""
+    """The first worked examples of a file; one that the exam also asks is an error, for it would give an answer away."""
     shots = read_questions(path)
     if num_shots > len(shots):
         raise ConfigError(f"{path} holds {len(shots)} worked examples, fewer than the {num_shots} asked for; ask for fewer")

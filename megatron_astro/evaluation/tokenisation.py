@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from megatron_astro.errors import DataError
-
 
 @dataclass(frozen=True, kw_only=True)
 class TokenTree:
-    """A stem of tokens and branches that each continue it; of every branch all tokens from `first_scored` on are to be scored."""
+    """A stem of tokens and branches that each continue it; of every branch all tokens from `first_scored` on are to be scored.
 
+    `name` says what it is, such as `question stars-q01`, for messages.
+    """
+
+    name: str
     stem: tuple[int, ...]
     branches: tuple[tuple[int, ...], ...]
     first_scored: tuple[int, ...]
@@ -48,17 +50,18 @@ def split_texts(tokenizer: Any, stem: str, continuations: Sequence[str]) -> list
     return splits
 
 
-def join_as_tree(splits: Sequence[SplitText]) -> TokenTree:
+def join_as_tree(name: str, splits: Sequence[SplitText]) -> TokenTree:
     """One tree of texts with a common beginning. Where a token straddles the end of the stem, it is scored with the branch."""
     shared = common_prefix_length([split.ids[: split.num_stem] for split in splits])
     return TokenTree(
+        name=name,
         stem=splits[0].ids[:shared],
         branches=tuple(split.ids[shared:] for split in splits),
         first_scored=tuple(split.num_stem - shared for split in splits),
     )
 
 
-def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix_length(rows: Sequence[tuple[int, ...]]) -> int:
     """How many tokens all rows begin with in common."""
     first, last = min(rows), max(rows)  # in lexical order: what these two share, all share
     for position, (left, right) in enumerate(zip(first, last, strict=False)):

@@ -1,0 +1,188 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from megatron_astro.checkpoint import convert as module
+from megatron_astro.checkpoint.convert import convert, detect_format
+from megatron_astro.errors import CheckpointError, ConfigError
+from megatron_astro.records import ParityRecord, read_record
+
+pytestmark = pytest.mark.usefixtures("megatron")
+ROOT = Path(__file__).parents[2]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def nothing_left(folder):
+    """Neither the target nor its temporary folder remains."""
+    return not [path for path in folder.parent.iterdir() if path.name.startswith(folder.name)]
+
+
+def test_there_and_back_again_every_byte_is_the_same(family, tmp_path):
+    there, back = tmp_path / "megatron", tmp_path / "hf"
+    done = convert(family, there)
+    assert done.parity is not None
+    assert done.parity.max_abs_logit_difference <= 1e-4
+    convert(there, back)
+    found, wanted = contents(back), contents(family)
+    found.pop("parity.json")
+    # transformers writes its tensors in another order than we do: compare them one by one, and every other file whole
+    tensors, originals = load_file(back / "model.safetensors"), load_file(family / "model.safetensors")
+    assert {name: content for name, content in found.items() if name != "model.safetensors"} == {
+        name: content for name, content in wanted.items() if name != "model.safetensors"
+    }
+    assert tensors.keys() == originals.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in originals.items())
+
+
+def test_the_record_beside_the_checkpoint_is_the_one_returned(gqa, tmp_path):
+    done = convert(gqa, tmp_path / "megatron")
+    assert read_record(tmp_path / "megatron/parity.json", ParityRecord) == done.parity
+    assert (done.parity.source, done.parity.target) == (str(gqa), str(tmp_path / "megatron"))
+    assert (done.num_tensors, done.num_parameters) == (39, done.parity.num_parameters)
+    assert "huggingface -> megatron" in done.summary()
+    assert "logits agree within" in done.summary()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_weights_is_not_held_against_the_conversion(gqa, tmp_path, dtype):
+    there = convert(gqa, tmp_path / "megatron", dtype=dtype)
+    assert there.parity.max_abs_logit_difference <= 1e-4
+    assert there.num_bytes == 2 * there.num_parameters
+    convert(tmp_path / "megatron", tmp_path / "hf")
+    wanted = load_file(gqa / "model.safetensors")
+    found = load_file(tmp_path / "hf/model.safetensors")
+    assert all(torch.equal(found[name], tensor.to(getattr(torch, dtype))) for name, tensor in wanted.items())
+    assert json.loads((tmp_path / "hf/config.json").read_text())["dtype"] == dtype
+
+
+def test_a_model_stored_in_bfloat16_goes_through_unchanged(make_llama, tmp_path):
+    folder = make_llama(dtype=torch.bfloat16)
+    convert(folder, tmp_path / "megatron")
+    convert(tmp_path / "megatron", tmp_path / "back")
+    wanted = load_file(folder / "model.safetensors")
+    found = load_file(tmp_path / "back/model.safetensors")
+    assert all(torch.equal(found[name], tensor) and found[name].dtype == torch.bfloat16 for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize("target_format", ["huggingface", "megatron"])
+def test_a_format_can_be_converted_to_itself(gqa, megatron_of, tmp_path, target_format):
+    source = gqa if target_format == "huggingface" else megatron_of(gqa)
+    done = convert(source, tmp_path / "same", target_format=target_format, dtype="bfloat16")
+    assert detect_format(tmp_path / "same") == target_format
+    assert done.parity.max_abs_logit_difference <= 1e-4
+
+
+def test_headers_are_proof_enough_where_asked(gqa, tmp_path):
+    done = convert(gqa, tmp_path / "megatron", verification="headers")
+    assert done.parity is None
+    assert not (tmp_path / "megatron/parity.json").exists()
+    assert "logits not compared" in done.summary()
+
+
+def test_conversion_needs_neither_megatron_nor_a_process_group(gqa, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from megatron_astro.checkpoint.convert import convert\n"
+        "convert(Path(sys.argv[1]), Path(sys.argv[2]), verification='headers')\n"
+        "convert(Path(sys.argv[2]), Path(sys.argv[3]), verification='headers')\n"
+        "import torch; assert not torch.distributed.is_initialized()\n"
+        "assert not {'megatron', 'megatron.core', 'transformer_engine'} & sys.modules.keys()"
+    )
+    arguments = [str(path) for path in (gqa, tmp_path / "megatron", tmp_path / "hf")]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_tells_formats_apart(gqa, megatron_of, tmp_path):
+    assert detect_format(gqa) == "huggingface"
+    assert detect_format(megatron_of(gqa)) == "megatron"
+    (tmp_path / "model").write_bytes(b"GGUF....")
+    assert detect_format(tmp_path / "model") == "gguf"
+
+
+def test_names_what_is_no_checkpoint(tmp_path):
+    (tmp_path / "file").write_bytes(b"PK")
+    (tmp_path / "folder").mkdir()
+    for name, words in (("file", "is a file, but not GGUF"), ("folder", "is no checkpoint"), ("nothing", "does not exist")):
+        with pytest.raises(CheckpointError, match=words):
+            convert(tmp_path / name, tmp_path / "target")
+
+
+def test_a_gguf_goes_to_hugging_face_first(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF....")
+    with pytest.raises(ConfigError, match="convert it to a Hugging Face folder first"):
+        convert(tmp_path / "model.gguf", tmp_path / "target", target_format="megatron")
+
+
+def test_a_target_that_exists_is_kept(gqa, tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/precious").write_text("kept")
+    with pytest.raises(ConfigError, match="exists already"):
+        convert(gqa, tmp_path / "target")
+    assert contents(tmp_path / "target") == {"precious": b"kept"}
+
+
+def test_a_broken_source_leaves_no_target(sharded, tmp_path):
+    source = shutil.copytree(sharded, tmp_path / "source")
+    next(source.glob("model-00002*")).unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        convert(source, tmp_path / "target")
+    assert nothing_left(tmp_path / "target")
+
+
+def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, monkeypatch):
+    def read(self, group):
+        if group.layer == 3:
+            raise CheckpointError("layer 3 cannot be read")
+        return original(self, group)
+
+    original = module.HuggingFaceReader.read
+    monkeypatch.setattr(module.HuggingFaceReader, "read", read)
+    for target_format in ("megatron", "huggingface"):
+        with pytest.raises(CheckpointError, match="layer 3"):
+            convert(gqa, tmp_path / "target", target_format=target_format)
+        assert nothing_left(tmp_path / "target")
+
+
+def test_a_conversion_that_is_not_the_same_model_leaves_no_target(gqa, tmp_path, monkeypatch):
+    def swapped(folder, reader, dtype):
+        original(folder, reader, dtype)
+        tensors = load_file(folder / "model.safetensors")
+        up, gate = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("up", "gate"))
+        tensors[up], tensors[gate] = tensors[gate].clone(), tensors[up].clone()
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    original = module.WRITERS["huggingface"]
+    monkeypatch.setitem(module.WRITERS, "huggingface", swapped)
+    with pytest.raises(CheckpointError, match="nothing was kept"):
+        convert(gqa, tmp_path / "target", target_format="huggingface")
+    assert nothing_left(tmp_path / "target")
+
+
+def test_a_writer_that_loses_a_tensor_is_caught(gqa, tmp_path, monkeypatch):
+    def losing(folder, reader, dtype):
+        original(folder, reader, dtype)
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    original = module.WRITERS["huggingface"]
+    monkeypatch.setitem(module.WRITERS, "huggingface", losing)
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensor \(model\.norm\.weight\)"):
+        convert(gqa, tmp_path / "target", target_format="huggingface", verification="headers")
+    assert nothing_left(tmp_path / "target")
+
+
+def test_a_disk_without_room_is_seen_before_writing(gqa, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 1000))
+    with pytest.raises(CheckpointError, match=r"has 0\.00 GB free"):
+        convert(gqa, tmp_path / "target")
+    assert nothing_left(tmp_path / "target")

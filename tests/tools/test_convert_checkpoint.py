@@ -1,0 +1,73 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    command = [sys.executable, str(ROOT / "tools/convert_checkpoint.py"), *(str(argument) for argument in arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    path = tmp_path_factory.mktemp("tool") / "hf"
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def test_converts_there_and_back(folder, tmp_path):
+    there = run(folder, tmp_path / "megatron")
+    assert there.returncode == 0, there.stderr
+    assert there.stdout.count("\n") == 1
+    assert "huggingface -> megatron" in there.stdout
+    assert json.loads((tmp_path / "megatron/parity.json").read_text())["max_abs_logit_difference"] <= 1e-4
+    back = run(tmp_path / "megatron", tmp_path / "hf", "--dtype", "float32", "--verification", "headers")
+    assert back.returncode == 0, back.stderr
+    wanted, found = load_file(folder / "model.safetensors"), load_file(tmp_path / "hf/model.safetensors")
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def test_bad_input_is_one_line_and_status_2(folder, tmp_path):
+    config = tmp_path / "other/config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({**json.loads((folder / "config.json").read_text()), "attention_bias": True}))
+    for source, words in ((tmp_path / "nothing", "does not exist"), (config.parent, "attention_bias")):
+        done = run(source, tmp_path / "target")
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.glob("target*"))
+
+
+def test_a_misspelt_option_names_the_right_one(folder, tmp_path):
+    done = run(folder, tmp_path / "target", "--formatt", "megatron")
+    assert done.returncode == 2
+    assert "--format" in done.stderr
+    assert not (tmp_path / "target").exists()
+
+
+def test_help_is_quick_and_complete():
+    started = time.monotonic()
+    done = run("--help")
+    seconds = time.monotonic() - started
+    for words in ("--format", "--dtype", "--verification", "GGUF"):
+        assert words in done.stdout
+    assert seconds < 2.0  # 0.2 s alone; the rest is for a machine busy with other tests

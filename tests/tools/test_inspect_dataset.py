@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron_astro.data.tokenize import DocumentSource, write_dataset
+from megatron_astro.data.tokenizer import TextTokenizer
+from megatron_astro.records import Document
+
+TOOL = Path(__file__).parents[2] / "tools" / "inspect_dataset.py"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def prefix(tmp_path, tiny_tokenizer_folder):
+    source = DocumentSource(path=tmp_path / "corpus.jsonl", split="train", num_documents=2)
+    source.path.touch()
+    documents = [Document(id="sun", text="The Sun is a star."), Document(id="moon", text="The Moon is not.")]
+    write_dataset(documents, source, TextTokenizer(tiny_tokenizer_folder), tmp_path / "data", eod_id=0)
+    return tmp_path / "data"
+
+
+def test_shows_statistics_and_documents(prefix, tiny_tokenizer_folder):
+    done = run(prefix, "--tokenizer", tiny_tokenizer_folder, "--show", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 documents" in done.stdout
+    assert "tokens a document: " in done.stdout
+    assert "--- sun (" in done.stdout
+    assert "The Sun is a star.<|end|>" in done.stdout
+    assert "The Moon" not in done.stdout
+    assert done.stdout.endswith("data is whole: index, sizes and SHA-256 agree.\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "keep", "text"), [("idx", 40, "data.idx is cut short: 40 bytes"), ("bin", 6, "data.bin has 6 bytes, but its")]
+)
+def test_truncated_files_are_one_line_and_status_2(prefix, ending, keep, text):
+    path = prefix.with_name(f"data.{ending}")
+    path.write_bytes(path.read_bytes()[:keep])
+    done = run(prefix)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert text in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_changed_content_is_status_2(prefix):
+    path = prefix.with_name("data.bin")
+    content = bytearray(path.read_bytes())
+    content[4] ^= 1
+    path.write_bytes(content)
+    done = run(prefix)
+    assert done.returncode == 2
+    assert "data.bin changed since it was written" in done.stderr
+
+
+def test_show_needs_a_tokenizer(prefix):
+    done = run(prefix, "--show", 3)
+    assert done.returncode == 2
+    assert "--show is 3, but no --tokenizer is given" in done.stderr

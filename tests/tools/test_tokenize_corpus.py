@@ -1,0 +1,76 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "tokenize_corpus.py"
+SUN = {"id": "sun", "text": "The Sun is a star."}
+MOON = {"id": "moon", "text": "The Moon is not.", "split": "heldout"}
+
+
+def run(*arguments):
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(json.dumps(SUN) + "\n" + json.dumps(MOON) + "\n")
+    return path
+
+
+def test_writes_the_train_split_and_says_so(tmp_path, corpus, tiny_tokenizer_folder):
+    done = run(corpus, "--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "out" / "train")
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert done.stdout == (
+        f"Wrote {tmp_path}/out/train.bin, .idx and .json: 1 documents, {record['num_tokens']} tokens "
+        f"({18 / record['num_tokens']:.2f} characters a token).\n"
+    )
+    assert (record["document_ids"], record["eod_id"], record["split"]) == (["sun"], 0, "train")
+
+
+def test_options_choose_split_and_end_of_document(tmp_path, corpus, tiny_tokenizer_folder):
+    options = ("--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "data", "--split", "all")
+    assert run(corpus, *options, "--append-eod", "False").returncode == 0
+    record = json.loads((tmp_path / "data.json").read_text())
+    assert (record["document_ids"], record["eod_id"]) == (["sun", "moon"], None)
+    for ending in ("bin", "idx", "json"):
+        (tmp_path / f"data.{ending}").unlink()
+    assert run(corpus, *options, "--eod-token", "<|begin|>").returncode == 0
+    assert json.loads((tmp_path / "data.json").read_text())["eod_id"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "corpus.jsonl holds no documents"),
+        (b'{"id": "a", "text": "caf\xe9"}\n', "corpus.jsonl, line 1: not UTF-8 (byte 0xe9 at column 25)"),
+        (b'{"id": "a", "txt": "x"}\n', "corpus.jsonl, line 1: not a Document: Object missing required field `text`"),
+    ],
+    ids=["empty", "latin-1", "no text"],
+)
+def test_bad_corpus_is_one_line_status_2_and_no_file(tmp_path, corpus, tiny_tokenizer_folder, content, text):
+    corpus.write_bytes(content)
+    done = run(corpus, "--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "out" / "data")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert text in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_tokenizer_is_one_line(tmp_path, corpus):
+    done = run(corpus, "--tokenizer", tmp_path, "--output", tmp_path / "data")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "tokenizer.json: No such file" in done.stderr
+
+
+def test_misspelt_option_names_the_nearest(tmp_path, corpus):
+    done = run(corpus, "--tokeniser", tmp_path, "--output", tmp_path / "data")
+    assert done.returncode == 2
+    assert "--tokenizer" in done.stderr
