@@ -42,6 +42,7 @@ checks: $(READY)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/hadolint Dockerfile
 	@echo "checks: style, types and layering are in order"
 
 format: $(READY)

@@ -40,7 +40,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         fsync_path(partial)
-        os.replace(partial, path)
+        partial.replace(path)
         fsync_path(path.parent)
     finally:
         partial.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         fsync_tree(partial)
-        os.rename(partial, folder)
+        partial.rename(folder)
         fsync_path(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RUN = Path("runs/demo")
 BASE, BASE_MEGATRON, TRAINED = RUN / "base/huggingface", RUN / "base/megatron", RUN / "hf"
-CORPUS, EXAM, SHOTS, PRESET = (Path("examples/tiny_cpu") / name for name in ("corpus.jsonl", "exam.jsonl", "exam_shots.jsonl", "train.toml"))
+CORPUS, EXAM, SHOTS = (Path("examples/tiny_cpu") / name for name in ("corpus.jsonl", "exam.jsonl", "exam_shots.jsonl"))
+PRESET = Path("examples/tiny_cpu/train.toml")
 NUM_STEPS = 30
 PROMPT = "The escape speed from the surface of the Sun is"
 DONE = RUN / ".stages"
@@ -110,7 +111,9 @@ def _tokenize(split: str) -> Stage:
     return Stage(
         name=f"tokens_{split}",
         says=f"the corpus's {split} documents into an indexed dataset",
-        command=tool("tokenize_corpus", CORPUS, "--tokenizer", BASE, "--split", split, "--output", prefix),
+        command=tool(
+            "tokenize_corpus", CORPUS, "--tokenizer", BASE, "--split", split, "--eod-token", "<|endoftext|>", "--output", prefix
+        ),
         reads=(CORPUS, BASE / "tokenizer.json"),
         makes=tuple(prefix.with_name(prefix.name + ending) for ending in (".bin", ".idx", ".json")),
         usual_seconds=3,
@@ -198,7 +201,10 @@ def main() -> None:
     os.chdir(ROOT)
     DONE.mkdir(parents=True, exist_ok=True)
     stages = all_stages()
-    print(f"demo: {len(stages) + 1} stages, usually {sum(stage.usual_seconds for stage in stages) / 60:.0f} minutes on 2 cores", flush=True)
+    print(
+        f"demo: {len(stages) + 1} stages, usually {sum(stage.usual_seconds for stage in stages) / 60:.0f} minutes on 2 cores",
+        flush=True,
+    )
     seconds: dict[str, float] = {}
     pace = 1.0
     for number, stage in enumerate(stages, start=1):

@@ -83,16 +83,19 @@ def convert(
     groups = tensor_groups(reader.sizes)
     chosen = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(group.num_parameters * (chosen or reader.dtype(group)).itemsize for group in groups)
-    with atomic_folder(target) as partial:
-        _check_space(target, num_bytes)
-        logger.info("convert: %s (%s) -> %s (%s), %.2f GB", source, source_format, target, target_format, num_bytes / 1e9)
-        WRITERS[target_format](partial, reader, chosen)
-        READERS[target_format](partial)  # every tensor is there, once, in its shape
-        parity = None
-        if verification == "logits" and source_format != "gguf":  # a GGUF has no second program here to compare with
-            ends = (source, source_format), (partial, target_format)
-            parity = compare_logits(*ends, reader.sizes, rounded_to=chosen, target_name=str(target))
-            write_record(partial / PARITY_FILE, parity)
+    parity = None
+    try:
+        with atomic_folder(target) as partial:
+            _check_space(target, num_bytes)
+            logger.info("convert: %s (%s) -> %s (%s), %.2f GB", source, source_format, target, target_format, num_bytes / 1e9)
+            WRITERS[target_format](partial, reader, chosen)
+            READERS[target_format](partial)  # every tensor is there, once, in its shape
+            if verification == "logits" and source_format != "gguf":  # a GGUF has no second program here to compare with
+                ends = (source, source_format), (partial, target_format)
+                parity = compare_logits(*ends, reader.sizes, rounded_to=chosen, target_name=str(target))
+                write_record(partial / PARITY_FILE, parity)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {target}: {error.strerror}; free the disk or name another target") from error
     return Conversion(
         source_format=source_format,
         target_format=target_format,

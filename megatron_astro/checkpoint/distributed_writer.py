@@ -97,9 +97,14 @@ def write_distributed(folder: Path, reader: WeightReader, dtype: torch.dtype | N
     writer.set_up_storage_writer(is_coordinator=True)
     plans, metadata = planner.create_global_plan([writer.prepare_local_plan(planner.create_local_plan())])
     (plan,) = writer.prepare_global_plan(plans)
-    writer.finish(metadata, [writer.write_data(plan, planner).wait()])
+    try:
+        writer.finish(metadata, [writer.write_data(plan, planner).wait()])
+    except RuntimeError as error:  # how torch.save reports that a file took no more bytes
+        raise CheckpointError(
+            f"PyTorch could not write to {folder}: {error}; the disk may be full: name another target"
+        ) from error
     next(planner.steps, None)  # ends the display
-    torch.save({}, folder / COMMON_FILE)
+    torch.save({}, folder / COMMON_FILE)  # nothing but tensors
     (folder / FORMAT_FILE).write_text(json.dumps(FORMAT), encoding="utf-8")
 
 

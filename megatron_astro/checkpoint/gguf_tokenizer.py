@@ -82,7 +82,9 @@ def _check_ids(metadata: Mapping[str, Any], where: Path) -> None:
     size = len(metadata["ggml.tokens"])
     for key in SPECIAL_IDS.values():
         if not 0 <= metadata.get(f"ggml.{key}", 0) < size:
-            raise CheckpointError(f"{where}: tokenizer.ggml.{key} is {metadata[f'ggml.{key}']}, but there are {size} tokens; get a sound file")
+            raise CheckpointError(
+                f"{where}: tokenizer.ggml.{key} is {metadata[f'ggml.{key}']}, but there are {size} tokens; get a sound file"
+            )
 
 
 def _byte_level(metadata: Mapping[str, Any], where: Path) -> Tokenizer:

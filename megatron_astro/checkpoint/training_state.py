@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
+from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
@@ -109,13 +109,10 @@ def _sharded_state(model: DistributedDataParallel, optimizer: MegatronOptimizer,
 
 def _load(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not (folder / "metadata.json").is_file():
-        raise CheckpointError(
-            f"{folder} is not a Megatron checkpoint: it has no metadata.json; convert one with tools/convert_checkpoint.py"
-        )
+        raise CheckpointError(f"{folder} is not a Megatron checkpoint: it has no metadata.json; make one with convert_checkpoint")
     try:
         loaded: dict[str, Any] = dist_checkpointing.load(state, str(folder))
-    except (CheckpointingException, torch.distributed.checkpoint.api.CheckpointException, OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load {folder}: {str(error).splitlines()[0]}; a file is missing or damaged, use another checkpoint"
-        ) from error
+    except (CheckpointingException, CheckpointException, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot load {folder}: {reason}; a file is missing or damaged, use another checkpoint") from error
     return loaded

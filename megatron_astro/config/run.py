@@ -77,7 +77,7 @@ class ParallelConfig:
     distributed_optimizer: bool = True
     """Whether data-parallel ranks share out the optimizer state instead of each holding all of it."""
     first_stage_layers: int = 0
-    """Layers on the first pipeline stage; 0: shared out evenly. The last stage also computes the vocabulary, so small models want more here."""
+    """Layers on the first pipeline stage; 0: shared out evenly. The last stage also has the vocabulary: small models want more here."""
     timeout_minutes: int = 10
     """Minutes a rank waits for another before the run stops with an error."""
 
@@ -126,7 +126,7 @@ class TrainingConfig:
     steps: int
     """Optimizer steps in all, counted from the start of the run (a resumed run goes on to the same number)."""
     stop_after: int = 0
-    """Stop cleanly, with a checkpoint, after this many steps in all, as a queue's time limit would; the schedule still spans all steps. 0: do not."""
+    """Stop with a checkpoint after this many steps in all, as a queue's time limit would; the schedule spans all steps. 0: do not."""
     global_batch_size: int = 8
     """Samples per optimizer step over all ranks."""
     micro_batch_size: int = 1
@@ -147,7 +147,7 @@ class RunConfig:
     """A training run: continual pretraining of a LLaMA on indexed token datasets."""
 
     run_folder: Path
-    """Folder for everything the run writes: resolved.toml, metrics.jsonl, checkpoints/. If it holds checkpoints, the run goes on from the newest."""
+    """Folder for all the run writes: resolved.toml, metrics.jsonl, checkpoints/. If it holds checkpoints, the newest is resumed."""
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig

@@ -40,13 +40,13 @@ def install() -> None:
     """Stand in for CUDA in this process, once; does nothing on a machine with a GPU."""
     if torch.cuda.is_available() or getattr(torch.cuda.current_device, "stands_for_cpu", False):
         return
-    torch.cuda.current_device = _current_device
+    torch.cuda.current_device = _current_device  # type: ignore[assignment]  # a device serves wherever a number would
     for name in ("synchronize", "empty_cache", "set_device"):
         setattr(torch.cuda, name, _do_nothing)
     for name in ("range_push", "range_pop"):
         setattr(torch.cuda.nvtx, name, _do_nothing)
     _send_random_state_to_cpu()
-    CudaNamesMeanCpu().__enter__()
+    CudaNamesMeanCpu().__enter__()  # type: ignore[no-untyped-call]
 
 
 def _send_random_state_to_cpu() -> None:

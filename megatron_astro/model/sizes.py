@@ -78,7 +78,9 @@ def _refuse_unknown_features(config: dict[str, Any]) -> None:
         raise ConfigError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
     for key in ("attention_bias", "mlp_bias", "sliding_window", "quantization_config"):
         if config.get(key):
-            raise ConfigError(f"config.json: {key} is {config[key]!r}; this feature is not supported, and dropping it would change the model")
+            raise ConfigError(
+                f"config.json: {key} is {config[key]!r}; it is not supported, and dropping it would change the model"
+            )
 
 
 def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:

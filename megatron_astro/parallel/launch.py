@@ -1,6 +1,6 @@
 """From a process to a rank: join the process groups that `torchrun` (or a single process) describes.
 
-The only file that reads environment variables: those torchrun sets. The backend is NCCL where there are GPUs and gloo where there are none.
+The only file that reads environment variables: those torchrun sets. The backend is NCCL where there are GPUs, else gloo.
 """
 
 import os
@@ -36,9 +36,12 @@ def joined_world(timeout_minutes: int = 10) -> Iterator[World]:
         torch.cuda.set_device(world.device)
     else:
         keep_freed_memory()
-    arguments = {} if "MASTER_ADDR" in os.environ else {"init_method": f"tcp://127.0.0.1:{_free_port()}"}
     dist.init_process_group(
-        backend=world.backend, rank=world.rank, world_size=world.size, timeout=timedelta(minutes=timeout_minutes), **arguments
+        backend=world.backend,
+        init_method=None if "MASTER_ADDR" in os.environ else f"tcp://127.0.0.1:{_free_port()}",
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(minutes=timeout_minutes),
     )
     try:
         yield world

@@ -43,7 +43,9 @@ def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_h
                 f"choose a tp that divides {heads}: {_divisors(num_heads, num_kv_heads)}"
             )
     if config.sequence_parallel and config.tp == 1:
-        raise ParallelError("parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks")
+        raise ParallelError(
+            "parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks"
+        )
     return ParallelPlan(
         world_size=world_size,
         tp=config.tp,

@@ -81,7 +81,9 @@ def plan_run(config: RunConfig, world_size: int) -> tuple[LlamaSizes, ParallelPl
             f"data.seq_length {config.data.seq_length} is above the model's {sizes.max_positions} positions; choose a shorter one"
         )
     if config.data.seq_length % plan.tp and plan.sequence_parallel:
-        raise ConfigError(f"data.seq_length {config.data.seq_length} is not divisible by parallel.tp = {plan.tp} (sequence parallelism)")
+        raise ConfigError(
+            f"data.seq_length {config.data.seq_length} is not divisible by parallel.tp = {plan.tp} (sequence parallelism)"
+        )
     return sizes, plan
 
 

@@ -28,7 +28,7 @@ def lm_forward(batches: Iterator[Batch], model: GPTModel) -> tuple[Tensor, LossF
 def sum_token_losses(loss_mask: Tensor, token_losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sum the losses [b, s] where the mask [b, s] is 1.
 
-    Returns the sum to differentiate, the number of tokens, and (sum, number) to report: a copy, for the schedule changes the first in place.
+    Returns the sum to differentiate, the number of tokens, and (sum, number) to report: a copy, for the schedule divides the sum in place.
     """
     loss_sum = (token_losses.float() * loss_mask).sum()
     num_tokens = loss_mask.sum()

@@ -60,11 +60,11 @@ def train_step(
 
 
 def mean_loss(reports: list[Tensor]) -> float:
-    """Mean over every token of every rank of the (sum, number) pairs the last pipeline stage holds; the same number on all ranks."""
+    """Mean over every token of every rank of the last stage's (sum, number) pairs; the same number on all ranks."""
     total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
     if parallel_state.is_pipeline_last_stage():
         total += torch.stack(reports).sum(dim=0)
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
-    dist.broadcast(total, src=parallel_state.get_pipeline_model_parallel_last_rank(), group=parallel_state.get_pipeline_model_parallel_group())
-    loss_sum, num_tokens = total.tolist()
-    return loss_sum / num_tokens
+    last_stage = parallel_state.get_pipeline_model_parallel_last_rank()
+    dist.broadcast(total, src=last_stage, group=parallel_state.get_pipeline_model_parallel_group())
+    return float(total[0] / total[1])

@@ -50,7 +50,7 @@ def windowed_loss(model: DistributedDataParallel, documents: Sequence[Tokens], p
 
 
 def cut_windows(document: Tokens, seq_length: int) -> Iterator[Tokens]:
-    """Cut a document into pieces that predict at most `seq_length` tokens; pieces share one token, so each token but the first counts once."""
+    """Cut a document into pieces of at most `seq_length` predictions; they share a token, so each token but the first counts once."""
     for start in range(0, len(document) - 1, seq_length):
         yield document[start : start + seq_length + 1]
 

@@ -1,5 +1,6 @@
 """Tiny random LLaMAs of every family, saved by transformers itself."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -59,8 +60,8 @@ def megatron():
     """Import megatron-core, without what it says about optional packages that are not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import megatron.core.dist_checkpointing
-        import megatron.core.models.gpt
+        for name in ("megatron.core.dist_checkpointing", "megatron.core.models.gpt"):
+            importlib.import_module(name)
 
 
 def save_llama(folder, *, dtype=torch.float32, shard_size="5GB", **changes):
@@ -130,12 +131,22 @@ def in_megatron():
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+        shared = {
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(ranks),
+            "OMP_NUM_THREADS": "1",
+        }
         script = Path(__file__).parent / "megatron_rank.py"
         arguments = [sys.executable, str(script), *(str(word) for triple in triples for word in triple)]
         world = [
             subprocess.Popen(
-                arguments, env={**shared, "RANK": str(rank), "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                arguments,
+                env={**shared, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             for rank in range(ranks)
         ]

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -32,7 +31,7 @@ def stock_model(sizes, *, tp, pp):
     config = TransformerConfig(
         num_layers=sizes.num_layers, hidden_size=sizes.hidden_size, ffn_hidden_size=sizes.ffn_size, kv_channels=sizes.head_size,
         num_attention_heads=sizes.num_heads, num_query_groups=sizes.num_kv_heads, normalization="RMSNorm", gated_linear_unit=True,
-        activation_func=F.silu, add_bias_linear=False, bias_activation_fusion=False, bias_dropout_fusion=False,
+        activation_func=torch.nn.functional.silu, add_bias_linear=False, bias_activation_fusion=False, bias_dropout_fusion=False,
         masked_softmax_fusion=False, gradient_accumulation_fusion=False, use_cpu_initialization=True, perform_initialization=False,
         tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, pipeline_dtype=torch.float32,
     )  # fmt: skip
@@ -76,7 +75,11 @@ def train(folder, target, sizes, world):
             buffer.grad_data.fill_(1.0)
         optimizer.step()
         save_training_state(
-            target, model, optimizer, Progress(step=1, consumed_samples=2, consumed_tokens=3, data_fingerprint=""), assets=folder / "huggingface"
+            target,
+            model,
+            optimizer,
+            Progress(step=1, consumed_samples=2, consumed_tokens=3, data_fingerprint=""),
+            assets=folder / "huggingface",
         )
         if world.rank == 0:
             torch.save(model.module.state_dict(), target / "weights.pt")

@@ -38,7 +38,9 @@ def test_the_table_is_that_of_megatron_core(gqa, tmp_path):
     assert table.keys() == {rule.megatron for rule in RULES} | states
     fc1 = table["decoder.layers.mlp.linear_fc1.weight"]
     assert tuple(fc1.size) == (4, 96, 32)
-    assert [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in fc1.chunks] == [((layer, 0, 0), (1, 96, 32)) for layer in range(4)]
+    assert [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in fc1.chunks] == [
+        ((layer, 0, 0), (1, 96, 32)) for layer in range(4)
+    ]
     assert json.loads((tmp_path / "copy/metadata.json").read_text())["sharded_backend"] == "torch_dist"
     assert torch.load(tmp_path / "copy/common.pt") == {}
 
@@ -72,7 +74,9 @@ def test_layers_of_different_types_need_a_chosen_one(make_llama, tmp_path):
         tensors[name] = tensors[name].bfloat16()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     reader = HuggingFaceReader(folder)
-    with pytest.raises(CheckpointError, match=r"layers\.1\.self_attn\.q_proj\.weight is stored as torch\.bfloat16.*layer 0 as torch\.float32"):
+    with pytest.raises(
+        CheckpointError, match=r"layers\.1\.self_attn\.q_proj\.weight is stored as torch\.bfloat16.*layer 0 as torch\.float32"
+    ):
         write(reader, tmp_path / "copy")
     write(reader, tmp_path / "rounded", torch.bfloat16)
 

@@ -89,7 +89,7 @@ def make_gguf(make_llama, tiny_tokenizer_folder, weights, tmp_path):
                 heads = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
                 array = neighbours_from_halves(array, heads)
             for own, theirs in GGUF_NAMES.items():
-                name = name.replace(own, theirs)  # noqa: PLW2901  one name, changed part by part
+                name = name.replace(own, theirs)
             arrays[name] = np.ascontiguousarray(array)
         changed = {**metadata_of(folder, tiny_tokenizer_folder), **(metadata or {})}
         kept = {key: value for key, value in changed.items() if value is not None}
@@ -100,7 +100,9 @@ def make_gguf(make_llama, tiny_tokenizer_folder, weights, tmp_path):
 
 def read_all(reader):
     return {
-        name: tensor for group in tensor_groups(reader.sizes) for name, tensor in zip(group.names, reader.read(group), strict=True)
+        name: tensor
+        for group in tensor_groups(reader.sizes)
+        for name, tensor in zip(group.names, reader.read(group), strict=True)
     }
 
 
@@ -277,7 +279,7 @@ def test_smollm2_ids_are_those_of_transformers(smollm2):
     ],
 )
 def test_smollm2_cuts_digits_as_llama_cpp_does(smollm2, text, ids):
-    """Ids printed by llama.cpp for this file. (transformers' own GGUF reader leaves out that digits are cut off first, and differs here.)"""
+    """Ids printed by llama.cpp for this file. (transformers' own GGUF reader does not cut off digits first, and differs here.)"""
     from tokenizers import Tokenizer
 
     assert Tokenizer.from_file(str(smollm2[1] / "tokenizer.json")).encode(text).ids == ids

@@ -105,7 +105,9 @@ def test_a_hostile_index(damaged, content):
 
 def test_a_tensor_that_is_missing_left_over_or_misshapen(make_llama):
     folder = make_llama()
-    edit_weights(folder, **{UP: None, "model.layers.0.self_attn.q_proj.bias": torch.zeros(32), "model.norm.weight": torch.zeros(5)})
+    edit_weights(
+        folder, **{UP: None, "model.layers.0.self_attn.q_proj.bias": torch.zeros(32), "model.norm.weight": torch.zeros(5)}
+    )
     message = refusal(folder)
     assert f"lacks 1 tensor ({UP})" in message
     assert "holds 1 tensor (model.layers.0.self_attn.q_proj.bias)" in message
@@ -176,7 +178,14 @@ def test_mixed_types_in_one_group(make_llama):
 
 def test_model_files_are_carried_and_weights_are_not(make_llama, tmp_path):
     folder, copy = make_llama(), tmp_path / "copy"
-    names = ["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", "LICENSE", "additional_chat_templates/a.jinja"]
+    names = [
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "LICENSE",
+        "additional_chat_templates/a.jinja",
+    ]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(name.encode())

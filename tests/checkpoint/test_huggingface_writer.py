@@ -57,7 +57,9 @@ def test_mixed_types_are_kept(make_llama, tmp_path, weights):
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
     copy = write(source, tmp_path / "copy")
-    assert {name: tensor.dtype for name, tensor in weights(copy).items()} == {name: tensor.dtype for name, tensor in tensors.items()}
+    assert {name: tensor.dtype for name, tensor in weights(copy).items()} == {
+        name: tensor.dtype for name, tensor in tensors.items()
+    }
     assert json.loads((copy / "config.json").read_text())["dtype"] == "bfloat16"
 
 

@@ -96,7 +96,9 @@ MISTAKES = {
     "norms swapped": swap_tensors(LAYER + "input_layernorm.weight", LAYER + "post_attention_layernorm.weight"),
     "layers swapped": swap_tensors("model.layers.1.mlp.down_proj.weight", "model.layers.2.mlp.down_proj.weight"),
     "query heads in another order": edit_rows(LAYER + "self_attn.q_proj.weight", lambda rows: rows.roll(4, 0)),
-    "rows of k interleaved": edit_rows(LAYER + "self_attn.k_proj.weight", lambda rows: rows.reshape(2, 2, 2, 32).transpose(1, 2).reshape(8, 32)),
+    "rows of k interleaved": edit_rows(
+        LAYER + "self_attn.k_proj.weight", lambda rows: rows.reshape(2, 2, 2, 32).transpose(1, 2).reshape(8, 32)
+    ),
     "norm epsilon": edit_config(rms_norm_eps=1e-4),
     "theta": edit_config(rope_parameters={"rope_type": "default", "rope_theta": 10100.0}),
 }
@@ -124,5 +126,5 @@ def test_dropped_rope_scaling_is_refused(compared):
 
 
 def test_a_model_that_computes_nonsense_is_refused(compared):
-    with pytest.raises(CheckpointError, match="differ from those of .* by up to nan"):
+    with pytest.raises(CheckpointError, match=r"differ from those of .* by up to nan"):
         compared(edit_rows("model.norm.weight", lambda row: row * float("nan")))

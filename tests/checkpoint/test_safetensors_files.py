@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -90,10 +91,8 @@ def test_a_length_beyond_the_file(tmp_path):
 @given(st.binary(max_size=200))
 def test_random_bytes_never_do_more_than_raise(tmp_path, content):
     (tmp_path / "w").write_bytes(content)
-    try:
+    with suppress(CheckpointError):  # anything else fails the test
         read_headers(tmp_path / "w")
-    except CheckpointError as error:
-        assert str(tmp_path / "w") in str(error)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
@@ -103,10 +102,8 @@ def test_a_changed_byte_never_does_more_than_raise(tmp_path, position, value):
     content = bytearray((tmp_path / "w").read_bytes())
     content[position % len(content)] = value
     (tmp_path / "w").write_bytes(content)
-    try:
+    with suppress(CheckpointError):  # anything else fails the test
         read_headers(tmp_path / "w")
-    except CheckpointError as error:
-        assert str(tmp_path / "w") in str(error)
 
 
 def test_a_tensor_of_another_type_than_announced(tmp_path):

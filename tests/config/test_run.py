@@ -6,14 +6,20 @@ import pytest
 from megatron_astro.config.run import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig, TrainingConfig
 from megatron_astro.errors import ConfigError
 
+SECTIONS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "training": TrainingConfig,
+    "parallel": ParallelConfig,
+    "optimizer": OptimizerConfig,
+}
 OPTION_LIST = Path(__file__).parent / "options.txt"
 
 
 def option_names(kind, prefix=""):
     for item in dataclasses.fields(kind):
-        nested = {"model": ModelConfig, "data": DataConfig, "training": TrainingConfig, "parallel": ParallelConfig, "optimizer": OptimizerConfig}
-        if not prefix and item.name in nested:
-            yield from option_names(nested[item.name], item.name + ".")
+        if item.name in SECTIONS:
+            yield from option_names(SECTIONS[item.name], item.name + ".")
         else:
             yield prefix + item.name
 

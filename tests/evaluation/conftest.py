@@ -16,11 +16,29 @@ LINES = [
 ]
 
 QUESTIONS = (
-    Question(id="q1", question="How hot is the Sun?", options=("5772 K", "12 K", "three million kelvin", "9000 K"), answer="A", source="a"),
-    Question(id="q2", question="How old is it?", options=("A year", "4.6 billion years", "13.8", "8 minutes old"), answer="B", source="a"),
-    Question(id="q3", question="Which stars explode?", options=("All", "None", "Massive stars", "The Sun"), answer="C", source="b"),
-    Question(id="q4", question="What is a white dwarf made of?", options=("Dust", "Ice and rock", "Iron", "Carbon, oxygen"), answer="D"),
-    Question(id="q5", question="How old is the oldest star?", options=("Å 1", "one Gyr", "five Gyr", "13 billion years"), answer="D"),
+    Question(
+        id="q1",
+        question="How hot is the Sun?",
+        options=("5772 K", "12 K", "three million kelvin", "9000 K"),
+        answer="A",
+        source="a",
+    ),
+    Question(
+        id="q2",
+        question="How old is it?",
+        options=("A year", "4.6 billion years", "13.8", "8 minutes old"),
+        answer="B",
+        source="a",
+    ),
+    Question(
+        id="q3", question="Which stars explode?", options=("All", "None", "Massive stars", "The Sun"), answer="C", source="b"
+    ),
+    Question(
+        id="q4", question="What is a white dwarf made of?", options=("Dust", "Ice and rock", "Iron", "Carbon, oxygen"), answer="D"
+    ),
+    Question(
+        id="q5", question="How old is the oldest star?", options=("Å 1", "one Gyr", "five Gyr", "13 billion years"), answer="D"
+    ),
 )
 SHOTS = (
     Question(id="s1", question="How many solar masses?", options=("1.4", "8", "A dozen", "none at all"), answer="C"),

@@ -29,7 +29,9 @@ def test_a_template_from_a_file_has_a_version_of_its_own(tmp_path, questions):
     path.write_text('version = "mine-2"\nquestion = "{question} {A}/{B}/{C}/{D}\\nChoice:"\nanswer = "({answer})"\n')
     template = load_template(path, "letter")
     assert template.version.startswith("mine-2+")
-    assert stem_text(template, questions[0], (), "letter") == "How hot is the Sun? 5772 K/12 K/three million kelvin/9000 K\nChoice:"
+    assert (
+        stem_text(template, questions[0], (), "letter") == "How hot is the Sun? 5772 K/12 K/three million kelvin/9000 K\nChoice:"
+    )
     assert word_answer(template, "A") == "(A)"
     path.write_text(path.read_text().replace("Choice", "Answer"))
     assert load_template(path, "letter").version != template.version

@@ -7,7 +7,7 @@ STEM = "Question: How hot is the Sun?\nAnswer:"
 
 def test_splitting_keeps_the_joint_tokens_and_the_leading_space_of_the_option(either_loaded):
     tokenizer = either_loaded.tokenizer
-    texts = [" 5772 K", " 1.4", " solar masses"]
+    texts = [" 5772 K", " 1.4", " solar masses", " 772 K"]
     for text, split in zip(texts, split_texts(tokenizer, STEM, texts), strict=True):
         whole = [token for token in tokenizer(STEM + text)["input_ids"] if token != tokenizer.eos_token_id]
         assert list(split.ids) == whole

@@ -31,7 +31,11 @@ def test_layers_are_all_shared_out_or_refused(num_layers, pp, first):
     ("config", "world", "text"),
     [
         (ParallelConfig(tp=16), 16, "8 key/value heads are not divisible by parallel.tp = 16"),
-        (ParallelConfig(tp=3), 3, "64 attention heads are not divisible by parallel.tp = 3; choose a tp that divides 64: 1, 2, 4, 8"),
+        (
+            ParallelConfig(tp=3),
+            3,
+            "64 attention heads are not divisible by parallel.tp = 3; choose a tp that divides 64: 1, 2, 4, 8",
+        ),
         (ParallelConfig(tp=8, pp=4), 100, "100 ranks cannot be split into parallel.tp x parallel.pp = 8 x 4"),
         (ParallelConfig(pp=3), 3, "80 layers are not divisible by parallel.pp = 3"),
         (ParallelConfig(pp=3, first_stage_layers=27), 3, "leaves 53 of 80 layers for the other 2 pipeline stages"),

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,10 +13,13 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments):
+def run(*arguments, largest_file=resource.RLIM_INFINITY):
     command = [sys.executable, str(ROOT / "tools/convert_checkpoint.py"), *(str(argument) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=300, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,15 @@ def test_bad_input_is_one_line_and_status_2(folder, tmp_path):
         assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
         assert "Traceback" not in done.stderr
         assert not list(tmp_path.glob("target*"))
+
+
+@pytest.mark.parametrize("target_format", ["megatron", "huggingface"])
+def test_a_disk_that_fills_up_leaves_no_target(folder, tmp_path, target_format):
+    done = run(folder, tmp_path / "target", "--format", target_format, largest_file=30_000)
+    assert done.returncode == 2, done.stderr
+    assert "write" in done.stderr.splitlines()[-1]
+    assert str(tmp_path / "target") in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("target*"))
 
 
 def test_a_misspelt_option_names_the_right_one(folder, tmp_path):
