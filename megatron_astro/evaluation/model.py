@@ -24,7 +24,7 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
 
 # What `from_pretrained` raises on a folder that is incomplete, damaged or of an unknown kind (seen with transformers 5.23).
-LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 PROBE_TOKENS = 8
 
