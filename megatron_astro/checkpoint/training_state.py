@@ -19,6 +19,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 # megatron-core's format whose optimizer state loads at any tp, pp and dp.
 OPTIMIZER_FORMAT = {"distrib_optim_sharding_type": "fully_reshardable"}
-ASSETS = "huggingface"
 STEP_FOLDER = re.compile(r"step_(\d+)")
 
 
@@ -54,7 +54,7 @@ def save_training_state(
     dist_checkpointing.save(state, str(partial), validate_access_integrity=False, content_metadata=dict(OPTIMIZER_FORMAT))
     dist.barrier()
     if dist.get_rank() == 0:
-        shutil.copytree(assets, partial / ASSETS)
+        shutil.copytree(assets, partial / MODEL_FILES_FOLDER)
         fsync_tree(partial)
         partial.rename(folder)
         fsync_path(folder.parent)

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from megatron_astro.errors import DataError
 from megatron_astro.evaluation.scores import by_group, cluster_sums
-from megatron_astro.evaluation.statistics import CONFIDENCE, clustered_mean, sign_flip_p_value
-from megatron_astro.exam_records import Answer, ExamComparison, ExamRecord, GroupDifference, LossComparison, LossRecord
+from megatron_astro.evaluation.statistics import CONFIDENCE, clustered_mean, sign_flip_p_value, welch_reach
+from megatron_astro.exam_records import (
+    Answer,
+    ExamComparison,
+    ExamRecord,
+    GroupContrast,
+    GroupDifference,
+    LossComparison,
+    LossRecord,
+)
 from megatron_astro.records import read_record, write_record
 
 logger = logging.getLogger(__name__)
@@ -38,6 +46,7 @@ def compare_exams(before: ExamRecord, after: ExamRecord) -> ExamComparison:
                 f"({_shorten(value(before))} before, {_shorten(value(after))} after); set the same exam by the same method to both"
             )
     groups_before, groups_after = by_group(before.answers), by_group(after.answers)
+    differences = tuple(_compare_group(group, groups_before[group], groups_after[group]) for group in groups_before)
     return ExamComparison(
         before_model=before.model,
         after_model=after.model,
@@ -46,7 +55,8 @@ def compare_exams(before: ExamRecord, after: ExamRecord) -> ExamComparison:
         question_set=before.question_set,
         question_set_sha256=before.question_set_sha256,
         confidence=CONFIDENCE,
-        by_group=tuple(_compare_group(group, groups_before[group], groups_after[group]) for group in groups_before),
+        by_group=differences,
+        contrast=_contrast(*differences) if len(differences) == 2 else None,
         remarks=_remarks(before, after),
     )
 
@@ -142,6 +152,15 @@ def _compare_group(group: str, before: Sequence[Answer], after: Sequence[Answer]
         gained=tuple(answer.question_id for answer in after if answer.correct and not was_correct[answer.question_id]),
         lost=tuple(answer.question_id for answer in after if not answer.correct and was_correct[answer.question_id]),
     )
+
+
+def _contrast(first: GroupDifference, second: GroupDifference) -> GroupContrast | None:
+    """The groups share no question, so their errors add in squares; t with Welch's degrees of freedom."""
+    if first.standard_error is None or second.standard_error is None:
+        return None
+    mean = first.mean - second.mean
+    reach = welch_reach((first.standard_error, first.num_clusters), (second.standard_error, second.num_clusters))
+    return GroupContrast(group=first.group, other=second.group, mean=mean, low=mean - reach, high=mean + reach)
 
 
 def _remarks(before: ExamRecord, after: ExamRecord) -> tuple[str, ...]:

@@ -50,6 +50,17 @@ def clustered_mean(sums: Sequence[float], counts: Sequence[int], confidence: flo
     return Estimate(mean=mean, standard_error=standard_error, low=mean - reach, high=mean + reach, num_clusters=num_clusters)
 
 
+def welch_reach(first: tuple[float, int], second: tuple[float, int], confidence: float = CONFIDENCE) -> float:
+    """Half the width of the interval of a difference of two independent means, each given by standard error and number of clusters.
+
+    Welch's t with the Welch-Satterthwaite degrees of freedom, rounded down (B. L. Welch, 1947).
+    """
+    variances = [standard_error**2 for standard_error, _ in (first, second)]
+    spread = math.fsum(variance**2 / (clusters - 1) for variance, (_, clusters) in zip(variances, (first, second), strict=True))
+    degrees = max(1, math.floor(sum(variances) ** 2 / spread)) if spread else 1
+    return t_quantile((1 + confidence) / 2, degrees) * math.sqrt(sum(variances))
+
+
 def wilson_interval(
     proportion: float, num_trials: int, standard_error: float | None, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:

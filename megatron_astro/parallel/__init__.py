@@ -1,1 +1,1 @@
-"""Who holds what. In: a layout and what torchrun says of this process. Out: a checked plan and joined process groups. Open `plan.py` first."""
+"""Who holds what. In: a layout and what torchrun says of this process. Out: a checked plan, joined process groups. Open `plan.py` first."""

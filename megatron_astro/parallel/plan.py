@@ -30,18 +30,18 @@ class ParallelPlan:
 
 def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int) -> ParallelPlan:
     """Check a layout against the number of ranks and the model; ParallelError names the first thing that does not divide."""
-    model_ranks = config.tp * config.pp
-    if world_size % model_ranks:
-        raise ParallelError(
-            f"{world_size} ranks cannot be split into parallel.tp x parallel.pp = {config.tp} x {config.pp}; "
-            f"start a multiple of {model_ranks} ranks or change the layout"
-        )
     for name, heads in (("attention heads", num_heads), ("key/value heads", num_kv_heads)):
         if heads % config.tp:
             raise ParallelError(
                 f"the model's {heads} {name} are not divisible by parallel.tp = {config.tp}; "
                 f"choose a tp that divides {heads}: {_divisors(num_heads, num_kv_heads)}"
             )
+    model_ranks = config.tp * config.pp
+    if world_size % model_ranks:
+        raise ParallelError(
+            f"{world_size} ranks cannot be split into parallel.tp x parallel.pp = {config.tp} x {config.pp}; "
+            f"start a multiple of {model_ranks} ranks or change the layout"
+        )
     if config.sequence_parallel and config.tp == 1:
         raise ParallelError(
             "parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks"

@@ -12,8 +12,8 @@ from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.checkpoint.training_state import (
-    ASSETS,
     Progress,
     load_training_state,
     load_weights,
@@ -89,7 +89,7 @@ def plan_run(config: RunConfig, world_size: int) -> tuple[LlamaSizes, ParallelPl
 
 def read_sizes(checkpoint: Path) -> LlamaSizes:
     """The shape of the model in a Megatron checkpoint, from the Hugging Face configuration kept beside its tensors."""
-    path = checkpoint / ASSETS / "config.json"
+    path = checkpoint / MODEL_FILES_FOLDER / "config.json"
     if not path.is_file():
         raise CheckpointError(
             f"model.init_from {checkpoint} is not a Megatron checkpoint made by convert_checkpoint: {path} does not exist; "

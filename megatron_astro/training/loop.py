@@ -10,7 +10,8 @@ from pathlib import Path
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from megatron_astro.checkpoint.training_state import ASSETS, remove_old_checkpoints, save_training_state
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.training_state import remove_old_checkpoints, save_training_state
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
 from megatron_astro.data.loader import Batch, BatchLoader
@@ -176,7 +177,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
-        assets = self.run.config.model.init_from / ASSETS
+        assets = self.run.config.model.init_from / MODEL_FILES_FOLDER
         save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)

@@ -94,6 +94,26 @@ def test_clusters_matter():
     assert together.p_value == 2 / 2**3
 
 
+def test_two_groups_are_contrasted():
+    before, after = exam_record([False] * 12), exam_record([True] * 6 + [False] * 4 + [True, False])
+    split = [
+        dataclasses.replace(
+            record,
+            answers=tuple(
+                dataclasses.replace(answer, group="taught" if number < 8 else "control")
+                for number, answer in enumerate(record.answers)
+            ),
+        )
+        for record in (before, after)
+    ]
+    comparison = compare_exams(*split)
+    taught, control = comparison.by_group
+    assert comparison.contrast.mean == pytest.approx(taught.mean - control.mean) == pytest.approx(6 / 8 - 1 / 4)
+    reach = (comparison.contrast.high - comparison.contrast.low) / 2
+    assert reach > 1.96 * (taught.standard_error**2 + control.standard_error**2) ** 0.5
+    assert compare_exams(before, after).contrast is None
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

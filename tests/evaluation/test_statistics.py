@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_astro.evaluation.statistics import clustered_mean, sign_flip_p_value, t_probability, t_quantile, wilson_interval
+from megatron_astro.evaluation.statistics import (
+    clustered_mean,
+    sign_flip_p_value,
+    t_probability,
+    t_quantile,
+    welch_reach,
+    wilson_interval,
+)
 
 # Printed tables (A&S 26.10, NIST handbook 1.3.6.7.2) give three decimals.
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 10: 2.228, 29: 2.045, 30: 2.042, 100: 1.984}
@@ -103,3 +110,10 @@ def test_wilson_interval_of_all_right_is_not_a_point_and_clusters_widen_it():
     independent, clustered = wilson_interval(0.5, 100, 0.05), wilson_interval(0.5, 100, 0.10)
     assert independent == pytest.approx(wilson_interval(0.5, 100, None))
     assert clustered == pytest.approx(wilson_interval(0.5, 25, None))
+
+
+def test_welch_is_students_for_equal_groups_and_the_single_groups_for_one_sided_error():
+    # Equal errors from n clusters each: Satterthwaite gives 2 (n - 1) degrees of freedom; t(0.975, 10) = 2.228.
+    assert welch_reach((0.3, 6), (0.3, 6)) == pytest.approx(2.228 * 0.3 * math.sqrt(2), rel=2e-4)
+    assert welch_reach((0.3, 11), (0.0, 40)) == pytest.approx(2.228 * 0.3, rel=2e-4)
+    assert welch_reach((0.0, 11), (0.0, 40)) == 0.0
