@@ -68,6 +68,7 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
     run = RunFolder(path=folder)
     config = parse_options(RunConfig, ["--preset", str(folder / "resolved.toml")])
     steps = read_steps(folder / "metrics.jsonl")
+    points = _heldout_points(folder / "heldout.jsonl")
     comparisons = read_comparisons(run)
     losses = run.optional("evaluation/heldout_difference.json", LossComparison, "the loss on held-out documents before and after")
     provenance = current_provenance()
@@ -77,7 +78,7 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
         models=_models([*comparisons.values(), *([losses] if losses else [])]),
         heldout_loss=_heldout_loss(losses) if losses else None,
         exam={method: exam_result(comparison, *_sittings(folder, method)) for method, comparison in comparisons.items()},
-        train=_training(config, steps, _datasets(config, run)),
+        train=_training(config, steps, _datasets(config, run), points),
         parity=_parity(config, run),
         layout=run.optional("layout.json", LayoutRecord, "the layout over ranks"),
         wall_seconds=_wall_seconds(run),
@@ -87,7 +88,10 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
         created=provenance.created,
         missing=tuple(run.missing),
     )
-    curve = LossCurve(train=tuple((step.step, step.loss) for step in steps if not step.skipped), heldout=_heldout_points(folder))
+    curve = LossCurve(
+        train=tuple((step.step, step.loss) for step in steps if not step.skipped),
+        heldout=tuple((point.step, point.loss) for point in points),
+    )
     return replace(report, headline=headline(report)), curve
 
 
@@ -141,7 +145,9 @@ def _datasets(config: RunConfig, run: RunFolder) -> list[DatasetRecord]:
     return [read_record(path, DatasetRecord) for path in paths]
 
 
-def _training(config: RunConfig, steps: Sequence[StepMetrics], datasets: Sequence[DatasetRecord]) -> Training:
+def _training(
+    config: RunConfig, steps: Sequence[StepMetrics], datasets: Sequence[DatasetRecord], points: Sequence[HeldoutPoint]
+) -> Training:
     seconds = math.fsum(step.step_seconds for step in steps)
     dataset_tokens = sum(dataset.num_tokens for dataset in datasets)
     return Training(
@@ -160,6 +166,8 @@ def _training(config: RunConfig, steps: Sequence[StepMetrics], datasets: Sequenc
         dataset_documents=sum(dataset.num_documents for dataset in datasets) if datasets else None,
         dataset_tokens=dataset_tokens if datasets else None,
         passes=steps[-1].consumed_tokens / dataset_tokens if dataset_tokens else None,
+        heldout_lowest=min(points, key=lambda point: point.loss, default=None),
+        heldout_last=points[-1] if points else None,
     )
 
 
@@ -184,7 +192,7 @@ def _wall_seconds(run: RunFolder) -> dict[str, float]:
     return {stage.name: stage.seconds for stage in times.stages} if times else {}
 
 
-def _heldout_points(folder: Path) -> tuple[tuple[int, float], ...]:
-    path = folder / "heldout.jsonl"
-    points = {point.step: point.loss for point in read_lines(path, HeldoutPoint)} if path.exists() else {}
-    return tuple(sorted(points.items()))
+def _heldout_points(path: Path) -> list[HeldoutPoint]:
+    """Every measured step once, the last time it was measured, in order."""
+    points = {point.step: point for point in read_lines(path, HeldoutPoint)} if path.exists() else {}
+    return [points[step] for step in sorted(points)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megatron_astro.exam_records import Continuation, GroupContrast
-from megatron_astro.records import LayoutRecord
+from megatron_astro.records import HeldoutPoint, LayoutRecord
 
 Verdict = Literal["improved", "got_worse", "not_shown"]
 
@@ -111,6 +111,9 @@ class Training:
     dataset_tokens: int | None
     passes: float | None
     """Tokens trained on over tokens of the datasets."""
+    heldout_lowest: HeldoutPoint | None
+    """Where the training program's own measurement of the held-out loss was lowest, and how it ended."""
+    heldout_last: HeldoutPoint | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def percent_interval(low: float, high: float) -> str:
+    """(0.181, 0.335) -> `18.1 to 33.5`."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign, the minus being a real one: `+0.12`, `−0.12`; zero has no sign."""
     text = f"{value:+.{digits}f}"

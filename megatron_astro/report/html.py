@@ -1,13 +1,14 @@
 """The report as one HTML page that needs nothing else: style and figures are inside it, and it loads nothing."""
 
+import re
 from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from megatron_astro.report.contents import Report, Verdict
-from megatron_astro.report.formatting import count, duration, percent, points, scientific, signed
+from megatron_astro.report.formatting import count, duration, loss_interval, percent, points, scientific, signed
 from megatron_astro.report.tables import changed_tables, exam_table, training_table, version_table
 from megatron_astro.report.wording import VERDICT_WORDS, verdict_reason, what_it_does_not_show, what_it_shows
 
@@ -42,13 +43,11 @@ def render_html(report: Report, figures: dict[str, str]) -> str:
     """The whole page; `figures` maps a figure's description to its SVG."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("megatron_astro.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    page = template.render(
         report=report,
         cards=cards(report),
         facts=_facts(report),
-        figures=[
-            (description, Markup(svg)) for description, svg in figures.items()
-        ],  # our own SVG, made of numbers and group names
+        figures=[(description, _labelled(number, svg, description)) for number, (description, svg) in enumerate(figures.items())],
         shows=what_it_shows(report),
         does_not_show=what_it_does_not_show(report),
         exam_table=exam_table(report) if report.exam else None,
@@ -58,6 +57,7 @@ def render_html(report: Report, figures: dict[str, str]) -> str:
         stages=_stage_bars(report),
         total_time=duration(sum(report.wall_seconds.values())),
     )
+    return page.replace(" %", "&nbsp;%").replace("p &lt; ", "p&nbsp;&lt;&nbsp;")  # what belongs together stays on one line
 
 
 def cards(report: Report) -> list[Card]:
@@ -82,22 +82,28 @@ def cards(report: Report) -> list[Card]:
     return found + _loss_card(report)
 
 
+def _labelled(number: int, svg: str, description: str) -> Markup:
+    """Our own SVG, whose text is all drawn, as a picture with a description, its ids made its own within the page."""
+    own = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>figure{number}-", svg)
+    return Markup(re.sub(r"<svg\s", f'<svg role="img" aria-label="{escape(description)}" ', own, count=1))
+
+
 def _loss_card(report: Report) -> list[Card]:
     loss = report.heldout_loss
     if loss is None:
         return []
-    low, high = loss.difference.low, loss.difference.high
-    interval = "not known" if low is None or high is None else f"{signed(low, 3)} to {signed(high, 3)}"
+    interval = loss_interval(loss.difference.low, loss.difference.high)
+    size = f"{loss.num_documents} documents, {count(loss.num_tokens)} tokens"
     return [
         Card(
             title="Loss on held-out documents",
             before=f"{loss.before:.3f}",
             after=f"{loss.after:.3f}",
-            change=f"{signed(loss.difference.mean, 3)} nats per token",
+            change=signed(loss.difference.mean, 3),
             verdict=loss.verdict,
             words=VERDICT_WORDS[loss.verdict],
             sign=SIGNS[loss.verdict],
-            reason=f"95 % interval {interval}; {loss.num_documents} documents, {count(loss.num_tokens)} tokens; lower is better",
+            reason=f"nats per token, less is better; 95 % interval {interval}; {size}",
         )
     ]
 
@@ -108,9 +114,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if layout:
         facts.append(("layout", f"tp {layout.tp} \u00b7 pp {layout.pp} \u00b7 dp {layout.dp}"))
     if report.parity:
-        facts.append(("largest logit difference, conversion", scientific(report.parity.max_abs_logit_difference)))
+        facts.append(("logit difference, conversion", scientific(report.parity.max_abs_logit_difference)))
     if report.wall_seconds:
-        facts.append(("wall time in all", duration(sum(report.wall_seconds.values()))))
+        facts.append(("wall time", duration(sum(report.wall_seconds.values()))))
     return facts
 
 

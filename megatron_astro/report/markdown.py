@@ -38,8 +38,14 @@ def _section(title: str, sentences: list[str]) -> list[str]:
 
 def _table(table: Table) -> str:
     head = f"| {' | '.join(map(_escape, table.heading))} |\n|{' --- |' * len(table.heading)}"
-    rows = [f"| {' | '.join(map(_escape, row))} |" for row in table.rows]
+    rows = [f"| {' | '.join(map(_cell, row))} |" for row in table.rows]
     return f"### {_escape(table.caption)}\n\n" + "\n".join([head, *rows])
+
+
+def _cell(text: str) -> str:
+    """A cell on one line; its second line, where it has one, in brackets."""
+    first, _, second = text.partition("\n")
+    return _escape(f"{first} ({second})" if second else first)
 
 
 def _escape(text: str) -> str:

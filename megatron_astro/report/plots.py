@@ -1,9 +1,10 @@
-"""The report's two figures as SVG: the loss along the way, and the exam before and after. Text becomes outlines, so they look alike anywhere."""
+"""The report's two figures as SVG: the loss along the way, and the exam before and after. Text is drawn as outlines."""
 
 import io
 from collections.abc import Sequence
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def loss_figure(curve: LossCurve) -> str:
         axes.set_ylabel("loss (nats per token)")
         axes.margins(x=0.04, y=0.16)
         axes.tick_params(length=0)
-        axes.legend(frameon=False, loc="upper right")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return _as_svg(figure)
 
 
@@ -68,7 +69,7 @@ def exam_figure(report: Report) -> str:
             _draw_difference(differences, height, exam, group)
         _label_rows(scores, rows)
         scores.axvline(100 * CHANCE, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        scores.text(100 * CHANCE, -0.72, "guessing", color=FAINT, ha="center", va="center", fontsize=9)
+        scores.text(100 * CHANCE, -0.72, "guessing", color=FAINT, ha="center", va="center", fontsize=9, backgroundcolor="white")
         scores.set_xlim(0, 100)
         scores.set_xlabel("right answers (%)")
         scores.set_title("Before and after")
@@ -76,7 +77,8 @@ def exam_figure(report: Report) -> str:
         differences.set_xlabel("percentage points")
         differences.set_title("Paired difference")
         differences.margins(x=0.18)
-        figure.legend(*_legend(scores), loc="outside lower center", ncols=2, frameon=False)
+        handles, labels = _legend(scores)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         return _as_svg(figure)
 
 
@@ -142,7 +144,7 @@ def _label_rows(axes: Axes, rows: Sequence[tuple[str, ExamResult, str]]) -> None
         panel.spines["left"].set_visible(False)
 
 
-def _legend(axes: Axes) -> tuple[list[object], list[str]]:
+def _legend(axes: Axes) -> tuple[list[Artist], list[str]]:
     handles, labels = axes.get_legend_handles_labels()
     return handles[:2], labels[:2]
 

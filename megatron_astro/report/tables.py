@@ -3,13 +3,22 @@
 from dataclasses import dataclass
 
 from megatron_astro.report.contents import CHANCE, Report
-from megatron_astro.report.formatting import count, duration, p_value, percent, points, points_interval, scientific
+from megatron_astro.report.formatting import (
+    count,
+    duration,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    scientific,
+)
 from megatron_astro.report.wording import VERDICT_WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text under a heading; the first column names the row."""
+    """Rows of text under a heading; the first column names the row. A cell's second line, if any, is of less weight."""
 
     caption: str
     heading: tuple[str, ...]
@@ -24,19 +33,18 @@ def exam_table(report: Report) -> Table:
             before, after, difference = exam.before, exam.after, exam.difference
             rows.append(
                 (
-                    method.replace("_", " "),
-                    f"{group} ({number})",
-                    f"{percent(before.accuracy[group])} ({percent(before.low[group])} to {percent(before.high[group])})",
-                    f"{percent(after.accuracy[group])} ({percent(after.low[group])} to {percent(after.high[group])})",
-                    f"{points(difference.mean[group])} ({points_interval(difference.low[group], difference.high[group])})",
+                    f"{group}\n{method.replace('_', ' ')}, {number} questions",
+                    f"{percent(before.accuracy[group])}\n{percent_interval(before.low[group], before.high[group])}",
+                    f"{percent(after.accuracy[group])}\n{percent_interval(after.low[group], after.high[group])}",
+                    f"{points(difference.mean[group])} points\n{points_interval(difference.low[group], difference.high[group])}",
                     p_value(difference.p_value[group]).removeprefix("p = ").removeprefix("p "),
                     f"{difference.gained[group]} / {difference.lost[group]}",
                     VERDICT_WORDS[difference.verdict[group]],
                 )
             )
     return Table(
-        caption=f"Right answers with 95 % intervals, and the paired difference in percentage points; guessing gives {percent(CHANCE)}",
-        heading=("Method", "Group (questions)", "Before", "After", "Difference", "p", "Gained / lost", "Verdict"),
+        caption=f"Right answers and paired differences, each with its 95 % interval; guessing gives {percent(CHANCE)}",
+        heading=("Questions", "Before", "After", "Difference", "p", "Gained / lost", "Verdict"),
         rows=tuple(rows),
     )
 

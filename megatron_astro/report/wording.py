@@ -5,10 +5,9 @@ from megatron_astro.report.formatting import count, loss_interval, p_value, perc
 
 VERDICT_WORDS: dict[Verdict, str] = {"improved": "improved", "got_worse": "got worse", "not_shown": "no change shown"}
 
-METHOD_WORDS = {
-    "answer_text": "answer text (the likeliest option, token for token, options unseen)",
-    "letter": "letter (the next token after the four options)",
-}
+LOSS_VERBS: dict[Verdict, str] = {"improved": "fell", "got_worse": "rose", "not_shown": "did not measurably change"}
+
+WORTH_TELLING = 0.005  # nats per token; smaller rises are noise between one measurement and the next
 
 GROUP_WORDS = {
     "taught": "questions on facts the corpus states",
@@ -25,7 +24,7 @@ def headline(report: Report) -> str:
         parts += [_short_group(exam, group) for group in exam.num_questions]
     loss = report.heldout_loss
     if loss:
-        parts.append(f"held-out loss {loss.before:.3f} before, {loss.after:.3f} after ({VERDICT_WORDS[loss.verdict]})")
+        parts.append(f"the held-out loss {LOSS_VERBS[loss.verdict]}, {loss.before:.3f} before and {loss.after:.3f} after")
     if len(parts) == 1:
         parts.append(
             f"the training loss is {report.train.last_loss:.3f}, {report.train.first_loss:.3f} at the first step; no exam was set"
@@ -51,6 +50,7 @@ def what_it_does_not_show(report: Report) -> list[str]:
         sentences.append(_taught_limit(report, exam))
     if exam and "control" in exam.num_questions:
         sentences += _control_limit(exam)
+    sentences += _past_the_lowest(report)
     sentences += [_chance_limit(method) for method, result in report.exam.items() if _cannot_be_told_from_guessing(result)]
     num_comparisons = sum(len(result.num_questions) for result in report.exam.values()) + (report.heldout_loss is not None)
     if num_comparisons:
@@ -60,7 +60,7 @@ def what_it_does_not_show(report: Report) -> list[str]:
         )
     if num_comparisons > 1:
         sentences.append(
-            f"There are {num_comparisons} comparisons on this page; at 95 %, one in twenty shows a change by luck alone."
+            f"There are {num_comparisons} comparisons on this page; at 95 %, about one in twenty would show a change by luck alone."
         )
     if report.heldout_loss:
         sentences.append(
@@ -71,32 +71,35 @@ def what_it_does_not_show(report: Report) -> list[str]:
 
 
 def verdict_reason(exam: ExamResult, group: str) -> str:
-    """Under a verdict: the difference, its interval, the test, the questions gained and lost."""
+    """Behind a verdict: the interval in points, the test, the questions gained and lost."""
     difference = exam.difference
     return (
-        f"{points(difference.mean[group])} points, 95 % interval {points_interval(difference.low[group], difference.high[group])}, "
+        f"95 % interval {points_interval(difference.low[group], difference.high[group])}, "
         f"{p_value(difference.p_value[group])}; {difference.gained[group]} gained, {difference.lost[group]} lost "
         f"of {exam.num_questions[group]}"
     )
 
 
 def _short_group(exam: ExamResult, group: str) -> str:
-    before, after, difference = exam.before.accuracy[group], exam.after.accuracy[group], exam.difference
+    before, after, difference = percent(exam.before.accuracy[group]), percent(exam.after.accuracy[group]), exam.difference
+    what = {
+        "improved": f"{group} questions improved from {before} to {after} right",
+        "got_worse": f"{group} questions got worse, from {before} to {after} right",
+        "not_shown": f"no change is shown on {group} questions, {before} right before and {after} after",
+    }[difference.verdict[group]]
     interval = points_interval(difference.low[group], difference.high[group])
-    return (
-        f"{group} questions {VERDICT_WORDS[difference.verdict[group]]}, {percent(before)} right before and {percent(after)} after "
-        f"({points(difference.mean[group])} points, 95 % interval {interval})"
-    )
+    return f"{what} ({points(difference.mean[group])} points, 95 % interval {interval})"
 
 
 def _group_sentence(exam: ExamResult, group: str) -> str:
     before, after = percent(exam.before.accuracy[group]), percent(exam.after.accuracy[group])
+    reason = f"{points(exam.difference.mean[group])} points, {verdict_reason(exam, group)}"
     what = GROUP_WORDS.get(group, f"questions of the group {group}")
     verdict = exam.difference.verdict[group]
     if verdict == "not_shown":
-        return f"no change is shown on the {what}: {before} right before, {after} after ({verdict_reason(exam, group)})."
+        return f"no change is shown on the {what}: {before} right before, {after} after ({reason})."
     direction = "rose" if verdict == "improved" else "fell"
-    return f"right answers to the {what} {direction} from {before} to {after} ({verdict_reason(exam, group)})."
+    return f"right answers to the {what} {direction} from {before} to {after} ({reason})."
 
 
 def _contrast_sentence(exam: ExamResult) -> str:
@@ -105,7 +108,7 @@ def _contrast_sentence(exam: ExamResult) -> str:
         return ""
     interval = points_interval(contrast.low, contrast.high)
     if contrast.low > 0:
-        ending = f"the {contrast.group} questions gained more than the {contrast.other} questions, so the gain is not one on questions at large"
+        ending = f"the {contrast.group} questions gained more than the {contrast.other} questions, so it is not a gain on just any question"
     elif contrast.high < 0:
         ending = f"the {contrast.group} questions gained less than the {contrast.other} questions"
     else:
@@ -116,11 +119,20 @@ def _contrast_sentence(exam: ExamResult) -> str:
 def _loss_sentence(loss: HeldoutLoss) -> str:
     mean = signed(loss.difference.mean, 3)
     interval = loss_interval(loss.difference.low, loss.difference.high)
-    verb = {"improved": "fell", "got_worse": "rose", "not_shown": "did not measurably change"}[loss.verdict]
     return (
-        f"The loss on {loss.num_documents} held-out documents ({count(loss.num_tokens)} tokens) {verb}: {loss.before:.3f} nats per token "
-        f"before, {loss.after:.3f} after ({mean}, 95 % interval {interval})."
+        f"The loss on {loss.num_documents} held-out documents ({count(loss.num_tokens)} tokens) {LOSS_VERBS[loss.verdict]}: "
+        f"{loss.before:.3f} nats per token before, {loss.after:.3f} after ({mean}, 95 % interval {interval})."
     )
+
+
+def _past_the_lowest(report: Report) -> list[str]:
+    lowest, last = report.train.heldout_lowest, report.train.heldout_last
+    if lowest is None or last is None or last.loss - lowest.loss < WORTH_TELLING:
+        return []
+    return [
+        f"Within training the held-out loss was lowest after step {lowest.step} ({lowest.loss:.3f}) and rose to {last.loss:.3f} by step "
+        f"{last.step}: what was learned in between is particular to the training documents."
+    ]
 
 
 def _taught_limit(report: Report, exam: ExamResult) -> str:

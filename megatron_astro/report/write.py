@@ -7,6 +7,7 @@ from megatron_astro.files import write_atomic
 from megatron_astro.records import write_record
 from megatron_astro.report.collect import collect_report
 from megatron_astro.report.contents import LossCurve, Report
+from megatron_astro.report.formatting import percent
 from megatron_astro.report.html import render_html
 from megatron_astro.report.markdown import render_markdown
 from megatron_astro.report.plots import exam_figure, loss_figure
@@ -40,12 +41,21 @@ def draw_figures(report: Report, curve: LossCurve) -> dict[str, tuple[str, str]]
     """By name, each figure's description and SVG; the descriptions tell in words what the figures show."""
     figures = {}
     if report.exam:
+        scores = "; ".join(
+            f"{group} by {method.replace('_', ' ')} {percent(exam.before.accuracy[group])} and {percent(exam.after.accuracy[group])}"
+            for method, exam in report.exam.items()
+            for group in exam.num_questions
+        )
         figures["exam"] = (
-            "Right answers before and after training with 95 % intervals, and the paired differences.",
+            f"Right answers before and after training, and their paired difference: {scores}.",
             exam_figure(report),
         )
     if curve.train:
-        ends = f", from {curve.heldout[0][1]:.3f} to {curve.heldout[-1][1]:.3f} on held-out documents" if curve.heldout else ""
         trend = f"from {curve.train[0][1]:.3f} to {curve.train[-1][1]:.3f} on the training batches"
-        figures["loss"] = (f"The loss along the way: {trend}{ends}.", loss_figure(curve))
+        if curve.heldout:
+            ends = f"from {curve.heldout[0][1]:.3f} to {curve.heldout[-1][1]:.3f}"
+            trend += (
+                f", {ends} on the held-out dataset (its marks between documents counted, so not quite the loss on their text)"
+            )
+        figures["loss"] = (f"The loss along the way: {trend}.", loss_figure(curve))
     return figures

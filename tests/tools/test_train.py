@@ -46,11 +46,21 @@ def inputs(tmp_path_factory, tiny_tokenizer_folder):
         for copy in range(10)
     ]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in documents))
-    asked = [("How far is Alpha Exempli?", ["12.5 parsecs", "99.5 parsecs", "30.1 parsecs", "77.7 parsecs"], "A", "taught", "star0")]
+    asked = [
+        ("How far is Alpha Exempli?", ["12.5 parsecs", "99.5 parsecs", "30.1 parsecs", "77.7 parsecs"], "A", "taught", "star0")
+    ]
     asked += [("How hot is Gamma Exempli?", ["88 kelvin", "14 kelvin", "51 kelvin", "97 kelvin"], "B", "taught", "cloud0")]
     asked += [("Who drew the map?", ["Ann Example", "Bob Example", "Cyd Example", "Dee Example"], "C", "control", None)]
     questions = [
-        {"id": f"q{number}", "question": stem, "options": options, "answer": answer, "group": group, "topic": "t", "source": source}
+        {
+            "id": f"q{number}",
+            "question": stem,
+            "options": options,
+            "answer": answer,
+            "group": group,
+            "topic": "t",
+            "source": source,
+        }
         for number, (stem, options, answer, group, source) in enumerate(asked)
     ]
     (folder / "exam.jsonl").write_text("".join(json.dumps(line) + "\n" for line in questions))
@@ -84,8 +94,19 @@ def test_the_whole_flow_by_commands(inputs, command):
     assert trained.startswith("training done: step 20 of 20, 5120 tokens")
     command("convert_checkpoint", run / "checkpoints/step_000020", run / "hf")
     for when, model in (("before", inputs / "hf"), ("after", run / "hf")):
-        command("evaluate", model, "--set", exam, "--method", "answer_text", "--output", run / f"evaluation/{when}_answer_text.json")
-        command("measure_loss", model, "--documents", corpus, "--split", "heldout", "--output", run / f"evaluation/heldout_{when}.json")
+        command(
+            "evaluate", model, "--set", exam, "--method", "answer_text", "--output", run / f"evaluation/{when}_answer_text.json"
+        )
+        command(
+            "measure_loss",
+            model,
+            "--documents",
+            corpus,
+            "--split",
+            "heldout",
+            "--output",
+            run / f"evaluation/heldout_{when}.json",
+        )
     before, after = (run / f"evaluation/{when}_answer_text.json" for when in ("before", "after"))
     assert "taught" in command("compare_scores", before, after)
     command("write_report", run)
