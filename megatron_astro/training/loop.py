@@ -2,6 +2,7 @@
 
 import logging
 import time
+import tomllib
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +48,7 @@ def train(config: RunConfig) -> str:
     with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
         run = assemble(config, world, sizes, plan)
         if world.rank == 0:
-            write_atomic(config.run_folder / "resolved.toml", options_to_toml(config))
+            _note_options(config)
             write_record(config.run_folder / "layout.json", run.layout)
         closing_line = TrainingLoop(run).run_to_the_end()
     return closing_line if world.rank == 0 else ""
@@ -194,6 +195,26 @@ class TrainingLoop:
             f"training {how}: step {self.progress.step} of {self.run.config.training.steps}, {self.progress.consumed_tokens} tokens, "
             f"checkpoint {self.run.checkpoints / f'step_{self.progress.step:06d}'}"
         )
+
+
+def _note_options(config: RunConfig) -> None:
+    """Write resolved.toml; where a resumed run has other options than before, say which."""
+    path, text = config.run_folder / "resolved.toml", options_to_toml(config)
+    if path.exists():
+        before, now = _flags(path.read_text(encoding="utf-8")), _flags(text)
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                logger.warning("options: %s is now %s, it was %s", name, now.get(name, "not set"), before.get(name, "not set"))
+    write_atomic(path, text)
+
+
+def _flags(toml: str) -> dict[str, object]:
+    """Options by their dotted names."""
+    table = tomllib.loads(toml)
+    nested = {
+        f"{section}.{name}": value for section, names in table.items() if isinstance(names, dict) for name, value in names.items()
+    }
+    return nested | {name: value for name, value in table.items() if not isinstance(value, dict)}
 
 
 def _keeps_ledger() -> bool:

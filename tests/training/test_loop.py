@@ -72,7 +72,9 @@ def test_stop_and_resume_is_bit_for_bit(tmp_path, train, one_rank, metrics, ledg
 def test_resume_at_other_layouts_sees_the_same_samples(tmp_path, train, one_rank, metrics, ledger):
     run = tmp_path / "run"
     train(run, "--parallel.pp", 2, "--training.stop-after", 3, ranks=2)
-    train(run, "--training.stop-after", 6, ranks=2)
+    second = train(run, "--training.stop-after", 6, ranks=2)
+    assert "options: parallel.pp is now 1, it was 2" in second.stderr
+    assert "options: training.stop_after is now 6, it was 3" in second.stderr
     train(run)
     assert ledger(run) == ledger(one_rank)
     assert_same_numbers(metrics(run), metrics(one_rank))
