@@ -69,6 +69,16 @@ def test_stop_and_resume_is_bit_for_bit(tmp_path, train, one_rank, metrics, ledg
     assert ledger(tmp_path / "run") == ledger(one_rank)
 
 
+def test_bfloat16_with_float32_masters_resumes_bit_for_bit(tmp_path, train, metrics):
+    options = ("--model.dtype", "bfloat16")
+    train(tmp_path / "whole", *options)
+    train(tmp_path / "parts", *options, "--training.stop-after", 5)
+    train(tmp_path / "parts", *options)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    losses = [loss for loss, _ in metrics(tmp_path / "whole")]
+    assert losses[-1] < losses[0] - 0.1
+
+
 def test_resume_at_other_layouts_sees_the_same_samples(tmp_path, train, one_rank, metrics, ledger):
     run = tmp_path / "run"
     train(run, "--parallel.pp", 2, "--training.stop-after", 3, ranks=2)
