@@ -29,3 +29,29 @@ def test_items_pass_through(monkeypatch, is_terminal):
     monkeypatch.setattr(progress.sys, "stderr", screen)
     assert list(progress.track(range(5), total=5, title="Counting", unit="numbers", logger=logger)) == list(range(5))
     assert ("5/5" in screen.getvalue()) == is_terminal
+
+
+def test_bytes_come_with_speed_and_time_left(monkeypatch, caplog):
+    clock = itertools.count(step=6)  # seconds
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    with (
+        caplog.at_level(logging.INFO, logger.name),
+        progress.show_bytes(4_000_000_000, title="Converting", logger=logger) as advance,
+    ):
+        for _ in range(4):
+            advance(1_000_000_000)  # begins the next billion: the ones before are done
+    assert caplog.messages == [
+        "Converting: 1.00 of 4.00 GB, 83 MB/s, 36 s left",
+        "Converting: 3.00 of 4.00 GB, 125 MB/s, 8 s left",
+    ]
+
+
+def test_bytes_on_a_terminal(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(progress.sys, "stderr", screen)
+    with progress.show_bytes(5000, title="Converting", logger=logger) as advance:
+        advance(2000)
+        advance(3000)
+    assert "5.0/5.0 kB" in screen.getvalue()
