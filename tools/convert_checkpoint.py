@@ -15,22 +15,34 @@ class Options:
     source: Annotated[Path, tyro.conf.Positional]
     """Checkpoint to read: a Hugging Face folder, a Megatron checkpoint folder or a GGUF file; which one is detected."""
     target: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; must not exist yet."""
+    """Folder to write; must not exist yet. A conversion that was killed is resumed by the same command."""
     format: Literal["huggingface", "megatron"] | None = None
     """Format to write; none: Megatron from Hugging Face, Hugging Face from anything else."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the written weights; none: as stored (GGUF: float32)."""
-    verification: Literal["logits", "headers"] = "logits"
-    """How to prove the result: by comparing both models' logits in float32, or (models too large for that) only names, types, shapes."""
+    verification: Literal["auto", "logits", "readback", "headers"] = "auto"
+    """How to prove the result: compare both models' logits in float32; read every tensor back and compare it bit for bit; only names, types
+    and shapes. auto: logits where max-ram allows it, else readback."""
+    max_ram: str = "4GiB"
+    """Memory this process may take, Python and PyTorch (about 0.3 GB) included, whatever the model's size."""
+    max_shard: str = "2GB"
+    """Size of each weight file written; a kill loses at most one of them."""
+    dry_run: tyro.conf.UseCounterAction[int] = 0
+    """Print what would be done (tensors, bytes, formats, memory, disk), and touch nothing."""
 
 
 def convert_checkpoint(options: Options) -> str:
     """Run the conversion and say what came of it."""
-    from megatron_astro.checkpoint.convert import convert  # heavy imports only after --help
+    from megatron_astro.checkpoint.conversion_plan import plan_conversion  # heavy imports only after --help
+    from megatron_astro.checkpoint.convert import convert
+    from megatron_astro.checkpoint.memory_bound import parse_size
 
-    done = convert(
-        options.source, options.target, target_format=options.format, dtype=options.dtype, verification=options.verification
-    )
+    max_ram, shard_bytes = parse_size(options.max_ram, "max-ram"), parse_size(options.max_shard, "max-shard")
+    run = plan_conversion if options.dry_run else convert
+    done = run(
+        options.source, options.target, target_format=options.format, dtype=options.dtype, verification=options.verification,
+        max_ram=max_ram, shard_bytes=shard_bytes,
+    )  # fmt: skip
     return done.summary()
 
 

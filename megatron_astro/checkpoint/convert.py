@@ -1,46 +1,42 @@
 """From any checkpoint format to Hugging Face or Megatron: read, write, read back, prove; the target appears whole or not at all."""
 
 import logging
-import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import torch
-
-from megatron_astro.checkpoint.distributed import METADATA_FILE, DistributedReader
-from megatron_astro.checkpoint.distributed_writer import write_distributed
-from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
-from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
-from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.conversion_plan import (
+    READERS,
+    WRITERS,
+    ConversionPlan,
+    Dtype,
+    Proof,
+    SourceFormat,
+    Verification,
+    plan_conversion,
+)
+from megatron_astro.checkpoint.journal import Journal, partial_folder, resumable_folder
+from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, peak_resident_bytes
+from megatron_astro.checkpoint.names import Group, tensor_groups
 from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
-from megatron_astro.checkpoint.reader import WeightReader
-from megatron_astro.errors import CheckpointError, ConfigError
-from megatron_astro.files import atomic_folder
+from megatron_astro.checkpoint.reader import BoundedReader, tensor_digest
+from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup, stored_bytes
+from megatron_astro.errors import CheckpointError
+from megatron_astro.progress import show_bytes
 from megatron_astro.records import ParityRecord, write_record
 
 logger = logging.getLogger(__name__)
 
-SourceFormat = Literal["huggingface", "megatron", "gguf"]
-Dtype = Literal["float32", "bfloat16", "float16"]
-Verification = Literal["logits", "headers"]
-
-READERS: dict[SourceFormat, Callable[[Path], WeightReader]] = {
-    "huggingface": HuggingFaceReader,
-    "megatron": DistributedReader,
-    "gguf": GgufReader,
+PROOFS: dict[Proof, str] = {
+    "logits": "logits agree within {difference:.1e} (limit {tolerance:.0e})",
+    "readback": "every tensor read back bit for bit; logits not compared",
+    "headers": "names, types and shapes checked; logits not compared",
 }
-WRITERS = {"huggingface": write_hugging_face, "megatron": write_distributed}
-OBVIOUS_TARGET: dict[SourceFormat, Format] = {"huggingface": "megatron", "megatron": "huggingface", "gguf": "huggingface"}
-SPARE_BYTES = 100_000_000  # for tokenizer files and headers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What a conversion did."""
+    """What a conversion did; `peak_bytes` is the most memory the process has had so far."""
 
     source_format: SourceFormat
     target_format: Format
@@ -49,15 +45,18 @@ class Conversion:
     num_parameters: int
     num_bytes: int
     seconds: float
+    peak_bytes: int
+    proof: Proof
     parity: ParityRecord | None
 
     def summary(self) -> str:
         """One line for the user."""
-        proof = "names, types and shapes checked; logits not compared"
+        proof = PROOFS[self.proof]
         if self.parity:
-            proof = f"logits agree within {self.parity.max_abs_logit_difference:.1e} (limit {self.parity.tolerance:.0e})"
+            proof = proof.format(difference=self.parity.max_abs_logit_difference, tolerance=self.parity.tolerance)
         size = f"{self.num_tensors} tensors, {self.num_parameters / 1e6:.1f} million parameters, {self.num_bytes / 1e9:.2f} GB"
-        return f"{self.target}: {size}, {self.source_format} -> {self.target_format} in {self.seconds:.1f} s; {proof}"
+        effort = f"{self.seconds:.1f} s, at most {self.peak_bytes / 2**20:.0f} MiB of memory"
+        return f"{self.target}: {size}, {self.source_format} -> {self.target_format} in {effort}; {proof}"
 
 
 def convert(
@@ -66,68 +65,124 @@ def convert(
     *,
     target_format: Format | None = None,
     dtype: Dtype | None = None,
-    verification: Verification = "logits",
+    verification: Verification = "auto",
+    max_ram: int = DEFAULT_MAX_RAM,
+    shard_bytes: int = SHARD_BYTES,
+    before_group: BeforeGroup | None = None,
 ) -> Conversion:
-    """Convert `source` into the new folder `target`.
+    """Convert `source` into the new folder `target`, or go on where an interrupted conversion of the same stopped.
 
-    `target_format` None means the other one (GGUF: Hugging Face); `dtype` None keeps the stored types (GGUF: float32). "logits"
-    loads both models in float32, one after the other; "headers" is for models too large for that. CheckpointError when the source is
-    incomplete or the result not the same model, ConfigError when the model or the target cannot be used; then no target is left.
+    Parameters
+    ----------
+    target_format
+        None means the other one (GGUF: Hugging Face).
+    dtype
+        None keeps the stored types (GGUF: float32).
+    verification
+        "logits" loads both models in float32, one after the other; "readback" reads the target again and compares every tensor bit for
+        bit with the source; "headers" only names, types and shapes; "auto" is logits where `max_ram` allows, else readback.
+    max_ram
+        Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
+    shard_bytes
+        Size of the weight files written; a kill loses at most the file being written.
+    before_group
+        Called before each group of tensors is read.
+
+    Raises
+    ------
+    CheckpointError
+        The source is incomplete, the disk full, or the result not the same model.
+    ConfigError
+        The model, the target or the memory bound cannot be used.
+
+    After an error of the input no target is left; after a full disk or a kill `TARGET.partial` is, to be resumed.
     """
-    started = time.monotonic()
-    source_format = detect_format(source)
-    target_format = target_format or OBVIOUS_TARGET[source_format]
-    if source_format == "gguf" and target_format == "megatron":
-        raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
-    reader = READERS[source_format](source)
-    groups = tensor_groups(reader.sizes)
-    chosen = None if dtype is None else getattr(torch, dtype)
-    num_bytes = sum(group.num_parameters * (chosen or reader.dtype(group)).itemsize for group in groups)
-    parity = None
-    try:
-        with atomic_folder(target) as partial:
-            _check_space(target, num_bytes)
-            logger.info("convert: %s (%s) -> %s (%s), %.2f GB", source, source_format, target, target_format, num_bytes / 1e9)
-            WRITERS[target_format](partial, reader, chosen)
-            READERS[target_format](partial)  # every tensor is there, once, in its shape
-            if verification == "logits" and source_format != "gguf":  # a GGUF has no second program here to compare with
-                ends = (source, source_format), (partial, target_format)
-                parity = compare_logits(*ends, reader.sizes, rounded_to=chosen, target_name=str(target))
-                write_record(partial / PARITY_FILE, parity)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror}; free the disk or name another target") from error
-    return Conversion(
-        source_format=source_format,
+    plan = plan_conversion(
+        source,
+        target,
         target_format=target_format,
-        target=target,
-        num_tensors=sum(len(group.names) for group in groups),
-        num_parameters=sum(group.num_parameters for group in groups),
-        num_bytes=num_bytes,
+        dtype=dtype,
+        verification=verification,
+        max_ram=max_ram,
+        shard_bytes=shard_bytes,
+    )
+    return carry_out(plan, before_group)
+
+
+def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> Conversion:
+    """Do what a plan says, or what is left of it; errors and what they leave behind as of `convert`."""
+    started = time.monotonic()
+    logger.info(
+        "convert: %s (%s) -> %s (%s), %.2f GB",
+        plan.source,
+        plan.source_format,
+        plan.target,
+        plan.target_format,
+        plan.num_bytes / 1e9,
+    )
+    logger.info("convert: proof by %s: %s", plan.proof, plan.proof_reason)
+    try:
+        with resumable_folder(plan.target, plan.task(), plan.shards) as journal:
+            _write(plan, journal, before_group)
+            parity = _prove(plan, journal.folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {plan.target}: {error.strerror or error}; free the disk and run the same again to go on, or name another target "
+            f"and remove {partial_folder(plan.target)}"
+        ) from error
+    return Conversion(
+        source_format=plan.source_format,
+        target_format=plan.target_format,
+        target=plan.target,
+        num_tensors=plan.num_tensors,
+        num_parameters=plan.num_parameters,
+        num_bytes=plan.num_bytes,
         seconds=time.monotonic() - started,
+        peak_bytes=peak_resident_bytes(),
+        proof=plan.proof,
         parity=parity,
     )
 
 
-def detect_format(path: Path) -> SourceFormat:
-    """Tell a checkpoint's format from what is in it; CheckpointError when it is none we know."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            if stream.read(len(MAGIC)) == MAGIC:
-                return "gguf"
-        raise CheckpointError(f"{path} is a file, but not GGUF; name a GGUF file or a checkpoint folder")
-    if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist; name a Hugging Face folder, a Megatron checkpoint folder or a GGUF file")
-    if (path / METADATA_FILE).is_file() or next(path.glob("*.distcp"), None):
-        return "megatron"
-    if (path / "config.json").is_file():
-        return "huggingface"
-    raise CheckpointError(f"{path} is no checkpoint: it holds neither config.json (Hugging Face) nor {METADATA_FILE} (Megatron)")
+def _write(plan: ConversionPlan, journal: Journal, before_group: BeforeGroup | None) -> None:
+    """Write the files that are not finished yet, then what makes the folder a checkpoint."""
+    writer = WRITERS[plan.target_format]
+    missing = [shard for shard in plan.shards if shard.file not in journal.finished]
+    total = sum(stored_bytes(group, plan.reader, plan.dtype) for shard in missing for group in shard.groups)
+    with show_bytes(total, title="Converting", logger=logger) as advance:
+
+        def begin(group: Group) -> None:
+            if before_group:
+                before_group(group)
+            advance(stored_bytes(group, plan.reader, plan.dtype))
+
+        for shard in missing:
+            journal.add(writer.write_shard(journal.folder, shard, plan.reader, plan.dtype, begin))
+    writer.finish(journal.folder, plan.reader, plan.dtype, plan.shards, [journal.finished[shard.file] for shard in plan.shards])
 
 
-def _check_space(target: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if free < num_bytes + SPARE_BYTES:
-        raise CheckpointError(
-            f"{target.parent} has {free / 1e9:.2f} GB free, but the checkpoint takes {(num_bytes + SPARE_BYTES) / 1e9:.2f} GB; "
-            "free some space or name another target"
-        )
+def _prove(plan: ConversionPlan, folder: Path) -> ParityRecord | None:
+    """Open what was written, which checks that every tensor is there, once, in its shape; then what the plan says."""
+    written = READERS[plan.target_format](folder)
+    if plan.proof == "readback":
+        _compare_tensors(plan, written)
+    if plan.proof != "logits" or plan.source_format == "gguf":
+        return None
+    ends = (plan.source, plan.source_format), (folder, plan.target_format)
+    parity = compare_logits(*ends, plan.reader.sizes, rounded_to=plan.dtype, target_name=str(plan.target))
+    write_record(folder / PARITY_FILE, parity)
+    return parity
+
+
+def _compare_tensors(plan: ConversionPlan, written: BoundedReader) -> None:
+    """Compare every tensor of the target with the source's, bit for bit, one group of one side in memory at a time."""
+    with show_bytes(plan.num_bytes, title="Reading back", logger=logger) as advance:
+        for group in tensor_groups(plan.reader.sizes):
+            advance(stored_bytes(group, plan.reader, plan.dtype))
+            wanted = [tensor_digest(tensor.to(plan.dtype or tensor.dtype)) for tensor in plan.reader.read(group)]
+            for name, before, tensor in zip(group.names, wanted, written.read(group), strict=True):
+                if tensor_digest(tensor) != before:
+                    raise CheckpointError(
+                        f"{name} read back from {plan.target} is not what {plan.source} holds, and nothing was kept; "
+                        "check the disk and convert again"
+                    )

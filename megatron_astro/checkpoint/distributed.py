@@ -7,16 +7,18 @@ The table is a pickle, as PyTorch writes it: open only checkpoints you trust.
 """
 
 import pickle
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlan
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+from torch.distributed.checkpoint.utils import _create_file_view
 
 from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
 from megatron_astro.checkpoint.names import RULES, Group, tensor_groups
@@ -44,19 +46,6 @@ DAMAGE = (
 )
 
 
-class _IntoTensor(DefaultLoadPlanner):
-    """Sends whatever is read into one tensor."""
-
-    def __init__(self, target: Tensor) -> None:
-        super().__init__()
-        self.target = target
-
-    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
-        """The one tensor, whatever was asked for."""
-        del index
-        return self.target
-
-
 class DistributedReader:
     """A megatron-core distributed checkpoint of a LLaMA whose table, files, names and shapes were checked."""
 
@@ -82,6 +71,15 @@ class DistributedReader:
         """Copy config, tokenizer, chat template and licence."""
         copy_model_files(self.path / MODEL_FILES_FOLDER, folder)
 
+    def peak_read_bytes(self, group: Group) -> int:
+        """Memory that reading a group takes: its chunks' largest beside it unless it is one chunk, and the parts when taken apart."""
+        entry = self._entry(group)
+        itemsize = entry.properties.dtype.itemsize
+        rows = entry.size[0] if group.layer is None else group.megatron_shape[0]
+        own = rows * prod(group.megatron_shape[1:]) * itemsize
+        chunk = max(prod(chunk.sizes) for chunk in entry.chunks) * itemsize
+        return own + max(0 if chunk == own else chunk, own if len(group.names) > 1 else 0)
+
     def _entry(self, group: Group) -> TensorStorageMetadata:
         entry = self._metadata.state_dict_metadata[group.rule.megatron]
         if not isinstance(entry, TensorStorageMetadata):
@@ -97,14 +95,31 @@ class DistributedReader:
         items = create_read_items_for_chunk_list(group.rule.megatron, entry, [wanted])
         if sum(prod(item.lengths) for item in items) != prod(shape):
             raise CheckpointError(f"{self.path}: the chunks of {_described(group)} do not cover it; get the complete checkpoint")
+        whole = self._load(items[0], group)
+        if len(items) == 1 and tuple(whole.shape) == shape:  # nothing to gather, and so no second copy
+            return whole if group.layer is None else whole[0]
         target = torch.empty(shape, dtype=entry.properties.dtype)
-        try:
-            self._reader.read_data(LoadPlan(items), _IntoTensor(target)).wait()
-        except (*DAMAGE, AssertionError) as error:
-            places = sorted({self._reader.storage_data[item.storage_index].relative_path for item in items})
-            files = ", ".join(str(self.path / place) for place in places)
-            raise CheckpointError(f"cannot read {_described(group)} from {files}: {error!r}; fetch the file again") from error
+        for number, item in enumerate(items):
+            chunk = self._load(item, group) if number else whole
+            _part(target, item.dest_offsets, item.lengths).copy_(_part(chunk, item.storage_offsets, item.lengths))
         return target if group.layer is None else target[0]
+
+    def _load(self, item: ReadItem, group: Group) -> Tensor:
+        """One stored chunk."""
+        place = self._reader.storage_data[item.storage_index]
+        file = self.path / place.relative_path
+        try:
+            with file.open("rb") as stream:
+                view = cast(IO[bytes], _create_file_view(stream, place.offset, place.length))
+                chunk = torch.load(view, map_location="cpu", weights_only=True)
+                _part(chunk, item.storage_offsets, item.lengths)
+        except DAMAGE as error:
+            raise CheckpointError(f"cannot read {_described(group)} from {file}: {error!r}; fetch the file again") from error
+        if not isinstance(chunk, Tensor) or chunk.dtype != self.dtype(group):
+            raise CheckpointError(
+                f"cannot read {_described(group)} from {file}: it is not the table's tensor; fetch the file again"
+            )
+        return chunk
 
     def _check_tensors(self) -> None:
         """Every tensor of the model is there, stacked over the layers, and no other weight is."""
@@ -145,6 +160,11 @@ def _read_metadata(reader: FileSystemReader, folder: Path) -> Metadata:
         return reader.read_metadata()
     except DAMAGE as error:
         raise CheckpointError(f"{folder / METADATA_FILE} cannot be read: {error!r}; fetch the file again") from error
+
+
+def _part(tensor: Tensor, offsets: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """A block of a tensor, as a view."""
+    return tensor[tuple(slice(begin, begin + length) for begin, length in zip(offsets, lengths, strict=True))]
 
 
 def _described(group: Group) -> str:

@@ -4,6 +4,7 @@ llama.cpp rotates neighbouring rows of a head, Hugging Face the two halves, so t
 """
 
 import json
+import mmap
 from importlib import metadata as distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ KNOWN_SCALINGS = tuple(
     {"factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
     for factor in (8.0, 32.0)
 )
+DEQUANTISING_COPIES = 5  # in units of the float32 result; the package works in float32 and float16 arrays of the same length
 # What the package has been seen to raise on a damaged file.
 DAMAGE = (ValueError, IndexError, KeyError, OSError, OverflowError, TypeError, AttributeError, MemoryError)
 
@@ -54,6 +56,7 @@ class GgufReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         reader = _open(path)
+        self._mapping: mmap.mmap = reader.data._mmap
         self.metadata = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.config = self._hugging_face_config()
@@ -73,7 +76,15 @@ class GgufReader:
 
     def read(self, group: Group) -> tuple[Tensor, ...]:
         """The group's tensors, dequantised, in the order of its names."""
-        return tuple(self._read_tensor(name) for name in group.names)
+        tensors = tuple(self._read_tensor(name) for name in group.names)
+        self._mapping.madvise(
+            mmap.MADV_DONTNEED
+        )  # the file's pages would stay, one after the other, until all of it is in memory
+        return tensors
+
+    def peak_read_bytes(self, group: Group) -> int:
+        """The stored numbers, the tensors, and what dequantising them takes on the way."""
+        return DEQUANTISING_COPIES * group.num_parameters * torch.float32.itemsize
 
     def write_model_files(self, folder: Path) -> None:
         """Write config.json, generation_config.json, the tokenizer and its chat template."""

@@ -1,9 +1,13 @@
-"""Reading Hugging Face folders: config.json, safetensors in one file or in shards with an index, tokenizer and chat template."""
+"""Reading Hugging Face folders: config.json, weights in one file or in shards with an index, tokenizer and chat template.
+
+Weights are safetensors, or the older `pytorch_model*.bin` where there are none.
+"""
 
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megatron_astro.checkpoint.names import DERIVED_SUFFIX, EMBEDDING, OUTPUT, Group, tensor_groups
-from megatron_astro.checkpoint.reader import check_tensors
+from megatron_astro.checkpoint.pytorch_files import read_bin_headers, read_bin_tensor
+from megatron_astro.checkpoint.reader import check_tensors, tensor_digest
 from megatron_astro.checkpoint.safetensors_files import TensorHeader, read_headers
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
@@ -21,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+BIN_WEIGHTS = "pytorch_model.bin"
+BIN_INDEX = "pytorch_model.bin.index.json"
 
 # Everything of a folder that is the model but not its weights.
 MODEL_FILES = (
@@ -48,7 +55,7 @@ class HuggingFaceReader:
         derived = [name for name in self.headers if name.endswith(DERIVED_SUFFIX)]
         output, embedding = OUTPUT.hugging_face[0][0], EMBEDDING.hugging_face[0][0]
         if self.sizes.tied_embeddings and {output, embedding} <= self.headers.keys():
-            if not torch.equal(self.read_tensor(output), self.read_tensor(embedding)):
+            if tensor_digest(self.read_tensor(output)) != tensor_digest(self.read_tensor(embedding)):  # one in memory at a time
                 raise CheckpointError(
                     f"{self.path}: config.json says tie_word_embeddings, but {output} differs from {embedding}; "
                     "set tie_word_embeddings to false to keep both"
@@ -71,8 +78,14 @@ class HuggingFaceReader:
         """The group's tensors, in the order of its names."""
         return tuple(self.read_tensor(name) for name in group.names)
 
+    def peak_read_bytes(self, group: Group) -> int:
+        """Memory that reading a group takes: its own bytes."""
+        return sum(prod(shape) * self.headers[name].dtype.itemsize for name, shape in zip(group.names, group.shapes, strict=True))
+
     def read_tensor(self, name: str) -> Tensor:
         """One tensor; its pages come from the file as they are touched."""
+        if self.headers[name].file.suffix == ".bin":
+            return read_bin_tensor(self.headers[name].file, name)
         try:
             with safe_open(self.headers[name].file, framework="pt") as shard:
                 tensor: Tensor = shard.get_tensor(name)
@@ -110,28 +123,31 @@ def copy_model_files(source: Path, target: Path) -> None:
 
 def _read_folder_headers(folder: Path) -> dict[str, TensorHeader]:
     """Headers of all files; CheckpointError for a missing or damaged file and for an index that disagrees with them."""
-    if (folder / INDEX).exists():
-        return _read_shard_headers(folder, _read_index(folder / INDEX))
-    if (folder / WEIGHTS).exists():
-        return read_headers(folder / WEIGHTS)
-    raise CheckpointError(f"{folder} holds neither {WEIGHTS} nor {INDEX}; save the model as safetensors first")
+    for weights, index, read in (
+        (WEIGHTS, INDEX, read_headers),
+        (BIN_WEIGHTS, BIN_INDEX, read_bin_headers),
+    ):
+        if (folder / index).exists():
+            return _read_shard_headers(folder / index, read)
+        if (folder / weights).exists():
+            return read(folder / weights)
+    raise CheckpointError(f"{folder} holds none of {WEIGHTS}, {INDEX}, {BIN_WEIGHTS}, {BIN_INDEX}; get the complete model")
 
 
-def _read_shard_headers(folder: Path, index: Mapping[str, str]) -> dict[str, TensorHeader]:
+def _read_shard_headers(path: Path, read: Callable[[Path], dict[str, TensorHeader]]) -> dict[str, TensorHeader]:
     """Headers of the shards an index (tensor -> file) names, after checking that both agree."""
+    folder, index = path.parent, _read_index(path)
     for name, file_name in index.items():
         if not (folder / file_name).is_file():
-            raise CheckpointError(f"{folder / INDEX} says {name} is in {file_name}, which is missing; fetch that file")
-    shards = {file_name: read_headers(folder / file_name) for file_name in sorted(set(index.values()))}
+            raise CheckpointError(f"{path} says {name} is in {file_name}, which is missing; fetch that file")
+    shards = {file_name: read(folder / file_name) for file_name in sorted(set(index.values()))}
     for name, file_name in index.items():
         if name not in shards[file_name]:
-            raise CheckpointError(
-                f"{folder / INDEX} says {name} is in {file_name}, which does not hold it; fetch the folder again"
-            )
+            raise CheckpointError(f"{path} says {name} is in {file_name}, which does not hold it; fetch the folder again")
     for file_name, headers in shards.items():
         if unlisted := [name for name in headers if index.get(name) != file_name]:
             raise CheckpointError(
-                f"{folder / file_name} holds {unlisted}, which {INDEX} does not place there; fetch the folder again"
+                f"{folder / file_name} holds {unlisted}, which {path.name} does not place there; fetch the folder again"
             )
     return {name: shards[file_name][name] for name, file_name in index.items()}
 
@@ -141,7 +157,7 @@ def _read_index(path: Path) -> dict[str, str]:
         index = json.loads(path.read_bytes())["weight_map"]
         pairs = {str(name): str(file_name) for name, file_name in index.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not an index of safetensors files: {error!r}; fetch the file again") from error
+        raise CheckpointError(f"{path} is not an index of weight files: {error!r}; fetch the file again") from error
     for file_name in pairs.values():
         if Path(file_name).name != file_name:
             raise CheckpointError(f"{path} names {file_name!r}, which is not a file beside it; fetch the folder again")

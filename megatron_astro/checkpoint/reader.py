@@ -1,5 +1,6 @@
 """What every format's reader offers, and the check they share: each tensor is there once, in its shape, and none is left over."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,18 @@ class WeightReader(Protocol):
 
     def write_model_files(self, folder: Path) -> None:
         """Put config.json, generation_config.json, the tokenizer and its chat template into `folder`."""
+
+
+class BoundedReader(WeightReader, Protocol):
+    """A reader that knows how much memory it takes."""
+
+    def peak_read_bytes(self, group: Group) -> int:
+        """Most bytes held while a group is read, what is returned included."""
+
+
+def tensor_digest(tensor: Tensor) -> bytes:
+    """SHA-256 of a tensor's bytes in row order; equal for tensors that are the same bit for bit."""
+    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
 
 
 def check_tensors(

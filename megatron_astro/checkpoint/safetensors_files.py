@@ -16,6 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from megatron_astro.checkpoint.shards import SummedFile, WrittenShard
 from megatron_astro.errors import CheckpointError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -111,8 +112,8 @@ def _read_json(path: Path) -> tuple[dict[str, Any], int]:
     return header, data_bytes
 
 
-def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Iterable[Tensor]) -> None:
-    """Write a file from tensors that arrive one at a time, in the order of `entries`."""
+def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Iterable[Tensor]) -> WrittenShard:
+    """Write a file from tensors that arrive one at a time, in the order of `entries`; on the disk when this returns."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for entry in entries:
@@ -121,7 +122,7 @@ def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Itera
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)  # the format wants the data aligned
-    with path.open("wb") as stream:
+    with SummedFile(path) as stream:
         stream.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
         for entry, tensor in zip(entries, tensors, strict=True):
             if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
@@ -129,3 +130,4 @@ def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Itera
                     f"{entry.name} came as {tensor.dtype} {list(tensor.shape)}, not {entry.dtype} {list(entry.shape)}"
                 )
             stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return stream.as_shard(path.name)

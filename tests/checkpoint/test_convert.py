@@ -9,8 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megatron_astro.checkpoint import convert as module
-from megatron_astro.checkpoint.convert import convert, detect_format
+from megatron_astro.checkpoint import conversion_plan
+from megatron_astro.checkpoint.conversion_plan import detect_format
+from megatron_astro.checkpoint.convert import convert
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader
+from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.records import ParityRecord, read_record
 
@@ -35,6 +38,7 @@ def test_there_and_back_again_every_byte_is_the_same(family, tmp_path):
     convert(there, back)
     found, wanted = contents(back), contents(family)
     found.pop("parity.json")
+    found.pop("conversion.jsonl")
     # transformers writes its tensors in another order than we do: compare them one by one, and every other file whole
     tensors, originals = load_file(back / "model.safetensors"), load_file(family / "model.safetensors")
     assert {name: content for name, content in found.items() if name != "model.safetensors"} == {
@@ -144,8 +148,8 @@ def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, m
             raise CheckpointError("layer 3 cannot be read")
         return original(self, group)
 
-    original = module.HuggingFaceReader.read
-    monkeypatch.setattr(module.HuggingFaceReader, "read", read)
+    original = HuggingFaceReader.read
+    monkeypatch.setattr(HuggingFaceReader, "read", read)
     for target_format in ("megatron", "huggingface"):
         with pytest.raises(CheckpointError, match="layer 3"):
             convert(gqa, tmp_path / "target", target_format=target_format)
@@ -153,36 +157,72 @@ def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, m
 
 
 def test_a_conversion_that_is_not_the_same_model_leaves_no_target(gqa, tmp_path, monkeypatch):
-    def swapped(folder, reader, dtype):
-        original(folder, reader, dtype)
+    def swapped(self, folder, *arguments):
+        original(self, folder, *arguments)
         tensors = load_file(folder / "model.safetensors")
         up, gate = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("up", "gate"))
         tensors[up], tensors[gate] = tensors[gate].clone(), tensors[up].clone()
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
-    original = module.WRITERS["huggingface"]
-    monkeypatch.setitem(module.WRITERS, "huggingface", swapped)
+    original = HuggingFaceWriter.finish
+    monkeypatch.setattr(HuggingFaceWriter, "finish", swapped)
     with pytest.raises(CheckpointError, match="nothing was kept"):
         convert(gqa, tmp_path / "target", target_format="huggingface")
     assert nothing_left(tmp_path / "target")
 
 
 def test_a_writer_that_loses_a_tensor_is_caught(gqa, tmp_path, monkeypatch):
-    def losing(folder, reader, dtype):
-        original(folder, reader, dtype)
+    def losing(self, folder, *arguments):
+        original(self, folder, *arguments)
         tensors = load_file(folder / "model.safetensors")
         del tensors["model.norm.weight"]
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
-    original = module.WRITERS["huggingface"]
-    monkeypatch.setitem(module.WRITERS, "huggingface", losing)
+    original = HuggingFaceWriter.finish
+    monkeypatch.setattr(HuggingFaceWriter, "finish", losing)
     with pytest.raises(CheckpointError, match=r"lacks 1 tensor \(model\.norm\.weight\)"):
         convert(gqa, tmp_path / "target", target_format="huggingface", verification="headers")
     assert nothing_left(tmp_path / "target")
 
 
 def test_a_disk_without_room_is_seen_before_writing(gqa, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 1000))
+    monkeypatch.setattr(conversion_plan.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 1000))
     with pytest.raises(CheckpointError, match=r"has 0\.00 GB free"):
         convert(gqa, tmp_path / "target")
     assert nothing_left(tmp_path / "target")
+
+
+def test_reading_back_finds_a_tensor_that_changed_on_the_way(gqa, tmp_path, monkeypatch):
+    def damaged(self, folder, *arguments):
+        original(self, folder, *arguments)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"][3] += 1e-6
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    done = convert(gqa, tmp_path / "whole", target_format="huggingface", verification="readback")
+    assert "read back bit for bit; logits not compared" in done.summary()
+    original = HuggingFaceWriter.finish
+    monkeypatch.setattr(HuggingFaceWriter, "finish", damaged)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight read back from .*target is not what"):
+        convert(gqa, tmp_path / "target", target_format="huggingface", verification="readback")
+    assert nothing_left(tmp_path / "target")
+
+
+def test_reading_back_allows_for_the_chosen_type(gqa, tmp_path):
+    done = convert(gqa, tmp_path / "megatron", dtype="bfloat16", verification="readback", shard_bytes=20_000)
+    assert (done.proof, done.parity) == ("readback", None)
+    assert done.peak_bytes > 100_000_000
+
+
+def test_a_full_disk_keeps_what_is_finished(gqa, tmp_path):
+    def fill(group):
+        if group.layer == 3:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match=r"No space left on device; free the disk and run the same again to go on"):
+        convert(gqa, tmp_path / "target", shard_bytes=20_000, before_group=fill)
+    assert not (tmp_path / "target").exists()
+    again = []
+    convert(gqa, tmp_path / "target", shard_bytes=20_000, before_group=again.append)
+    assert 0 < len(again) < 27
+    assert not (tmp_path / "target.partial").exists()

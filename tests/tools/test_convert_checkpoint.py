@@ -62,12 +62,47 @@ def test_bad_input_is_one_line_and_status_2(folder, tmp_path):
 
 
 @pytest.mark.parametrize("target_format", ["megatron", "huggingface"])
-def test_a_disk_that_fills_up_leaves_no_target(folder, tmp_path, target_format):
-    done = run(folder, tmp_path / "target", "--format", target_format, largest_file=30_000)
+def test_a_disk_that_fills_up_leaves_what_the_same_command_resumes(folder, tmp_path, target_format):
+    command = (folder, tmp_path / "target", "--format", target_format, "--verification", "readback", "--max-shard", "20KB")
+    done = run(*command, largest_file=18_000)
     assert done.returncode == 2, done.stderr
-    assert "write" in done.stderr.splitlines()[-1]
-    assert str(tmp_path / "target") in done.stderr.splitlines()[-1]
-    assert not list(tmp_path.glob("target*"))
+    assert f"cannot write {tmp_path / 'target'}" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.glob("target*")] == ["target.partial"]
+    refused = run(tmp_path / "target.partial", tmp_path / "other")
+    assert refused.returncode == 2
+    assert "unfinished conversion" in refused.stderr
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    # the limit falls into Megatron's first file, into Hugging Face's third
+    assert ("has 2 of 6 files finished; going on from there" in again.stderr) == (target_format == "huggingface")
+    assert [path.name for path in tmp_path.glob("target*")] == ["target"]
+
+
+def test_a_dry_run_says_what_it_would_do_and_touches_nothing(folder, tmp_path):
+    done = run(folder, tmp_path / "new/target", "--dry-run", "--max-ram", "800MiB")
+    assert done.returncode == 0, done.stderr
+    assert f"source: {folder} (huggingface)" in done.stdout
+    assert "(megatron); weight files: 1 of" in done.stdout
+    assert "tensors: 21 with 0.0 million parameters" in done.stdout
+    assert "of 800 MiB allowed" in done.stdout
+    assert "GB needed" in done.stdout
+    assert "proof: readback (logits are not compared: comparing logits takes about" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-ram", "200MiB"], "layers.0.mlp.up_proj.weight needs"),
+        (["--max-ram", "much"], "max-ram is 'much'"),
+        (["--max-ram", "800MiB", "--verification", "logits"], "logits cannot be compared"),
+    ],
+)
+def test_a_bound_that_cannot_be_kept_is_refused_before_anything_is_written(folder, tmp_path, arguments, words):
+    done = run(folder, tmp_path / "target", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_misspelt_option_names_the_right_one(folder, tmp_path):
@@ -81,6 +116,6 @@ def test_help_is_quick_and_complete():
     started = time.monotonic()
     done = run("--help")
     seconds = time.monotonic() - started
-    for words in ("--format", "--dtype", "--verification", "GGUF"):
+    for words in ("--format", "--dtype", "--verification", "--max-ram", "--max-shard", "--dry-run", "GGUF"):
         assert words in done.stdout
     assert seconds < 2.0  # 0.2 s alone; the rest is for a machine busy with other tests

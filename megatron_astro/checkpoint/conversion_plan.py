@@ -1,0 +1,177 @@
+"""What a conversion will do, known from headers alone: formats, files, memory, disk, proof. Making a plan writes nothing."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from megatron_astro.checkpoint.distributed import METADATA_FILE, DistributedReader
+from megatron_astro.checkpoint.distributed_writer import DistributedWriter
+from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader
+from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
+from megatron_astro.checkpoint.journal import Task, partial_folder, refuse_unfinished, require_no_target, source_state
+from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
+from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.parity import Format
+from megatron_astro.checkpoint.reader import BoundedReader
+from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
+from megatron_astro.errors import CheckpointError, ConfigError
+
+SourceFormat = Literal["huggingface", "megatron", "gguf"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Verification = Literal["auto", "logits", "readback", "headers"]
+Proof = Literal["logits", "readback", "headers"]
+
+READERS: dict[SourceFormat, Callable[[Path], BoundedReader]] = {
+    "huggingface": HuggingFaceReader,
+    "megatron": DistributedReader,
+    "gguf": GgufReader,
+}
+WRITERS: dict[Format, Writer] = {"huggingface": HuggingFaceWriter(), "megatron": DistributedWriter()}
+OBVIOUS_TARGET: dict[SourceFormat, Format] = {"huggingface": "megatron", "megatron": "huggingface", "gguf": "huggingface"}
+SPARE_BYTES = 100_000_000  # for tokenizer files and headers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionPlan:
+    """An opened source and all that follows from it and the options; sizes in bytes."""
+
+    source: Path
+    source_format: SourceFormat
+    target: Path
+    target_format: Format
+    reader: BoundedReader
+    dtype: torch.dtype | None
+    shards: tuple[Shard, ...]
+    shard_bytes: int
+    num_tensors: int
+    num_parameters: int
+    num_bytes: int
+    memory: MemoryNeed
+    max_ram: int
+    free_bytes: int
+    proof: Proof
+    proof_reason: str
+
+    def task(self) -> Task:
+        """What a resumed run must agree with."""
+        return Task(
+            source=str(self.source.resolve()),
+            source_state=source_state(self.source),
+            target_format=self.target_format,
+            dtype=None if self.dtype is None else str(self.dtype),
+            shard_bytes=self.shard_bytes,
+            torch=torch.__version__,
+        )
+
+    def summary(self) -> str:
+        """Some lines for the user."""
+        names, need = " + ".join(self.memory.largest.names), self.memory
+        return (
+            f"source: {self.source} ({self.source_format})\n"
+            f"target: {self.target} ({self.target_format}); weight files: {len(self.shards)} of up to {self.shard_bytes / 1e9:.2f} GB\n"
+            f"tensors: {self.num_tensors} with {self.num_parameters / 1e6:.1f} million parameters, "
+            f"{self.num_bytes} bytes to write as {self.dtype or 'stored'}\n"
+            f"memory: about {need.num_bytes / 2**20:.0f} MiB at most of {self.max_ram / 2**20:.0f} MiB allowed; "
+            f"the largest step is {names}\n"
+            f"disk: {self.free_bytes / 1e9:.2f} GB free in {self.target.parent}, {(self.num_bytes + SPARE_BYTES) / 1e9:.2f} GB needed\n"
+            f"proof: {self.proof} ({self.proof_reason})\n"
+            "nothing was written"
+        )
+
+
+def plan_conversion(
+    source: Path,
+    target: Path,
+    *,
+    target_format: Format | None,
+    dtype: Dtype | None,
+    verification: Verification,
+    max_ram: int,
+    shard_bytes: int,
+) -> ConversionPlan:
+    """Open the source, check all that headers can tell, and plan; arguments as of `convert`. Touches nothing."""
+    source_format = detect_format(source)
+    target_format = target_format or OBVIOUS_TARGET[source_format]
+    if source_format == "gguf" and target_format == "megatron":
+        raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
+    require_no_target(target)
+    reader = READERS[source_format](source)
+    groups = tensor_groups(reader.sizes)
+    chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
+    num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
+    num_parameters = sum(group.num_parameters for group in groups)
+    memory = memory_need(groups, reader, chosen, target_format)
+    require_within(memory, max_ram)
+    proof, reason = _choose_proof(verification, source_format, num_parameters, max_ram)
+    return ConversionPlan(
+        source=source,
+        source_format=source_format,
+        target=target,
+        target_format=target_format,
+        reader=reader,
+        dtype=chosen,
+        shards=WRITERS[target_format].plan(reader, chosen, shard_bytes),
+        shard_bytes=shard_bytes,
+        num_tensors=sum(len(group.names) for group in groups),
+        num_parameters=num_parameters,
+        num_bytes=num_bytes,
+        memory=memory,
+        max_ram=max_ram,
+        free_bytes=_require_space(target, num_bytes),
+        proof=proof,
+        proof_reason=reason,
+    )
+
+
+def detect_format(path: Path) -> SourceFormat:
+    """Tell a checkpoint's format from what is in it; CheckpointError when it is none we know, or unfinished."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            if stream.read(len(MAGIC)) == MAGIC:
+                return "gguf"
+        raise CheckpointError(f"{path} is a file, but not GGUF; name a GGUF file or a checkpoint folder")
+    if not path.is_dir():
+        raise CheckpointError(f"{path} does not exist; name a Hugging Face folder, a Megatron checkpoint folder or a GGUF file")
+    refuse_unfinished(path)
+    if (path / METADATA_FILE).is_file() or next(path.glob("*.distcp"), None):
+        return "megatron"
+    if (path / "config.json").is_file():
+        return "huggingface"
+    raise CheckpointError(f"{path} is no checkpoint: it holds neither config.json (Hugging Face) nor {METADATA_FILE} (Megatron)")
+
+
+def _choose_proof(
+    verification: Verification, source_format: SourceFormat, num_parameters: int, max_ram: int
+) -> tuple[Proof, str]:
+    """The proof and why; ConfigError when logits were asked for by name and cannot be had."""
+    if verification in ("readback", "headers"):
+        return verification, "as asked for"
+    obstacle = None
+    if (needed := logits_check_bytes(num_parameters)) > max_ram:
+        obstacle = f"comparing logits takes about {needed / 2**30:.1f} GiB, max_ram is {max_ram / 2**30:.1f} GiB"
+    if source_format == "gguf":
+        obstacle = "no second program here computes logits from a GGUF file"
+    if obstacle is None:
+        return "logits", "both models fit in max_ram, one after the other"
+    if verification == "logits":
+        raise ConfigError(f"logits cannot be compared: {obstacle}; choose the verification auto, readback or headers")
+    return "readback", f"logits are not compared: {obstacle}"
+
+
+def _require_space(target: Path, num_bytes: int) -> int:
+    """Free bytes where the target goes, those of an unfinished one included; CheckpointError if they will not do."""
+    existing = next(folder for folder in target.absolute().parents if folder.exists())
+    partial = partial_folder(target)
+    kept = sum(path.stat().st_size for path in partial.iterdir() if path.is_file()) if partial.is_dir() else 0
+    free = shutil.disk_usage(existing).free + kept
+    if free < num_bytes + SPARE_BYTES:
+        raise CheckpointError(
+            f"{target.parent} has {free / 1e9:.2f} GB free, but the checkpoint takes {(num_bytes + SPARE_BYTES) / 1e9:.2f} GB; "
+            "free some space or name another target"
+        )
+    return free

@@ -1,0 +1,63 @@
+import shutil
+
+import pytest
+
+from megatron_astro.checkpoint import conversion_plan
+from megatron_astro.checkpoint.conversion_plan import plan_conversion
+from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM
+from megatron_astro.errors import CheckpointError, ConfigError
+
+OPTIONS = {"target_format": None, "dtype": None, "verification": "auto", "max_ram": DEFAULT_MAX_RAM, "shard_bytes": 10**9}
+
+
+def plan(source, target, **changes):
+    return plan_conversion(source, target, **{**OPTIONS, **changes})
+
+
+def test_a_plan_counts_and_writes_nothing(gqa, tmp_path):
+    made = plan(gqa, tmp_path / "new/target", dtype="bfloat16", shard_bytes=20_000)
+    assert (made.target_format, made.num_tensors, made.num_bytes) == ("megatron", 39, 2 * made.num_parameters)
+    assert [group for shard in made.shards for group in shard.groups][-1].names == ("lm_head.weight",)
+    assert len(made.shards) > 2
+    for words in (
+        f"source: {gqa} (huggingface)",
+        "39 with",
+        f"{made.num_bytes} bytes to write as torch.bfloat16",
+        "4096 MiB allowed",
+    ):
+        assert words in made.summary()
+    assert not list(tmp_path.iterdir())
+
+
+def test_logits_are_the_proof_only_where_they_fit(gqa, tmp_path, monkeypatch):
+    assert plan(gqa, tmp_path / "target").proof == "logits"
+    monkeypatch.setattr(conversion_plan, "logits_check_bytes", lambda _: DEFAULT_MAX_RAM + 1)
+    made = plan(gqa, tmp_path / "target")
+    assert made.proof == "readback"
+    assert "comparing logits takes about 4.0 GiB, max_ram is 4.0 GiB" in made.proof_reason
+    with pytest.raises(ConfigError, match="logits cannot be compared"):
+        plan(gqa, tmp_path / "target", verification="logits")
+    assert plan(gqa, tmp_path / "target", verification="headers").proof == "headers"
+
+
+def test_a_bound_below_the_largest_group_names_it(gqa, tmp_path):
+    with pytest.raises(ConfigError, match=r"max_ram is 1000 bytes, but model\.layers\.0\.mlp\.gate_proj\.weight \+ .* needs \d+"):
+        plan(gqa, tmp_path / "target", max_ram=1000)
+
+
+def test_an_unfinished_targets_bytes_count_as_free(gqa, tmp_path, monkeypatch):
+    needed = plan(gqa, tmp_path / "target").num_bytes + conversion_plan.SPARE_BYTES
+    monkeypatch.setattr(conversion_plan.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, needed - 1000))
+    with pytest.raises(CheckpointError, match="GB free"):
+        plan(gqa, tmp_path / "target")
+    (tmp_path / "target.partial").mkdir()
+    (tmp_path / "target.partial/__0_0.distcp").write_bytes(bytes(1000))
+    assert plan(gqa, tmp_path / "target").free_bytes == needed
+
+
+def test_headers_are_checked_before_the_disk_and_the_target(sharded, tmp_path):
+    source = shutil.copytree(sharded, tmp_path / "source")
+    shard = next(source.glob("model-00002*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model-00002.* is cut off inside"):
+        plan(source, tmp_path / "target")
