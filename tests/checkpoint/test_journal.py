@@ -130,7 +130,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(target):
 def test_two_at_once(target):
     partial = interrupt(target, "one")
     descriptor = os.open(partial, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
     with pytest.raises(ConfigError, match="being written by another process"):
         finish(target)
     os.close(descriptor)
