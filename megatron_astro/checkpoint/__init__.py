@@ -2,13 +2,13 @@
 
 Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same.
 A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives tensors under
-their Hugging Face names; a writer takes a reader and handles one group of tensors (one layer's q, k and v, say) at a time, so that a bound on memory holds for any model. Only the
-comparison of logits loads whole models.
+their Hugging Face names; a writer takes a reader and handles one group of tensors (one layer's q, k and v, say) at a time, so that a
+bound on memory holds for any model. Only the comparison of logits loads whole models.
 
-Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it).
-`conversion_plan.py` is what headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a
-writer makes one by one, `journal.py` the folder that a kill cannot spoil.
-Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with `gguf_tokenizer.py`; the two
-formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the proof. `training_state.py` is
-training's own side: model, optimizer and progress, saved and loaded by all ranks together.
+Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it). `conversion_plan.py` is what
+headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a writer makes one by one,
+`journal.py` the folder that a kill cannot spoil.
+Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with
+`gguf_tokenizer.py`; the two formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
+proof. `training_state.py` is training's own side: model, optimizer and progress, saved and loaded by all ranks together.
 """
