@@ -100,7 +100,7 @@ def plan_conversion(
     if source_format == "gguf" and target_format == "megatron":
         raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
     require_no_target(target)
-    reader = READERS[source_format](source)
+    reader = open_checkpoint(source)
     groups = tensor_groups(reader.sizes)
     chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
@@ -122,10 +122,15 @@ def plan_conversion(
         num_bytes=num_bytes,
         memory=memory,
         max_ram=max_ram,
-        free_bytes=_require_space(target, num_bytes),
+        free_bytes=check_space(target, num_bytes),
         proof=proof,
         proof_reason=reason,
     )
+
+
+def open_checkpoint(path: Path) -> BoundedReader:
+    """Open a checkpoint of any format; CheckpointError when it is none, or not complete."""
+    return READERS[detect_format(path)](path)
 
 
 def detect_format(path: Path) -> SourceFormat:
@@ -163,7 +168,7 @@ def _choose_proof(
     return "readback", f"logits are not compared: {obstacle}"
 
 
-def _require_space(target: Path, num_bytes: int) -> int:
+def check_space(target: Path, num_bytes: int) -> int:
     """Free bytes where the target goes, those of an unfinished one included; CheckpointError if they will not do."""
     existing = next(folder for folder in target.absolute().parents if folder.exists())
     partial = partial_folder(target)
