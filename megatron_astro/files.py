@@ -35,7 +35,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` to write to; rename it over `path` when the block ends well."""
-    make_folder(path.parent)
+    require_writable_file(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -73,8 +73,13 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"cannot write to the folder {folder}: permission denied; name a folder you may write to")
 
 
-def require_writable_file(path: Path) -> None:
-    """Check, before long work, that a file can be written there: its folder is made if need be."""
+def require_writable_file(path: Path, *inputs: Path | None) -> None:
+    """Check, before long work, that a file can be written there and is none of `inputs`: its folder is made if need be."""
     make_folder(path.parent)
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; name a file to write")
+    if path.exists() and not path.is_file():  # a device or a pipe, which the rename would replace
+        raise ConfigError(f"{path} exists and is not a plain file; name another file to write")
+    for source in inputs:
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise ConfigError(f"{path} is read by this command; name another file to write")

@@ -24,8 +24,11 @@ def compare(options: CompareOptions) -> str:
     """Read both records, subtract, and write the comparison if asked."""
     from megatron_astro.evaluation.compare import compare_exams, describe_comparison
     from megatron_astro.exam_records import ExamRecord
+    from megatron_astro.files import require_writable_file
     from megatron_astro.records import read_record, write_record
 
+    if options.output:
+        require_writable_file(options.output, options.before, options.after)
     comparison = compare_exams(read_record(options.before, ExamRecord), read_record(options.after, ExamRecord))
     if options.output:
         write_record(options.output, comparison)

@@ -42,7 +42,7 @@ def evaluate(options: EvaluateOptions) -> str:
     from megatron_astro.files import require_writable_file
     from megatron_astro.records import write_record
 
-    require_writable_file(options.output)
+    require_writable_file(options.output, options.set, options.shots, options.template)
     examples = WorkedExamples(path=options.shots, number=options.num_shots)
     exam = prepare_exam(options.set, options.method, examples, template_path=options.template, limit=options.limit)
 

@@ -39,7 +39,7 @@ def measure(options: MeasureLossOptions) -> str:
     from megatron_astro.parallel.memory import keep_freed_memory
     from megatron_astro.records import write_record
 
-    require_writable_file(options.output)
+    require_writable_file(options.output, options.documents)
     corpus = open_corpus(options.documents, options.split)
     keep_freed_memory()
     loaded = load_model(options.model, options.device, options.dtype)

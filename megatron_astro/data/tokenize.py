@@ -15,7 +15,7 @@ from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.files import atomic_file
 from megatron_astro.progress import track
 from megatron_astro.provenance import current_provenance, file_sha256
-from megatron_astro.records import DatasetRecord, Document, to_plain
+from megatron_astro.records import DatasetRecord, Document, read_record, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def write_dataset(
     idx, sidecar, ids = (dataset_file(prefix, ending) for ending in ("idx", "json", "bin"))
     if idx.exists():
         raise ConfigError(f"{idx} exists already; name another output or remove the dataset first")
+    _require_own_sidecar(sidecar)
     try:
         with ExitStack() as files:  # left in reverse order: the .idx, which makes the dataset complete, appears last
             idx_partial, sidecar_partial, ids_partial = (files.enter_context(atomic_file(path)) for path in (idx, sidecar, ids))
@@ -67,6 +68,15 @@ def write_dataset(
     except OSError as error:
         raise DataError(f"cannot write {prefix}: {error.strerror}; free the disk or name another output") from error
     return record
+
+
+def _require_own_sidecar(sidecar: Path) -> None:
+    """A `.json` of that name may be there only if an interrupted run of ours left it: it could be the corpus itself."""
+    if sidecar.exists():
+        try:
+            read_record(sidecar, DatasetRecord)
+        except DataError as error:
+            raise ConfigError(f"{sidecar} exists and describes no dataset; it would be overwritten: name another output") from error
 
 
 def _write_documents(

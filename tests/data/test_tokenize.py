@@ -81,6 +81,14 @@ def test_existing_dataset_is_kept(tmp_path, tokenizer, source):
     assert dataset_file(tmp_path / "data", "bin").read_bytes() == before
 
 
+def test_a_json_that_is_no_sidecar_is_kept(tmp_path, tokenizer, source):
+    corpus = tmp_path / "papers.json"
+    corpus.write_text('{"id": "a", "text": "years of work"}\n')
+    with pytest.raises(ConfigError, match=r"papers\.json exists and describes no dataset; it would be overwritten"):
+        write_dataset(DOCUMENTS[:3], source, tokenizer, tmp_path / "papers", eod_id=None)
+    assert corpus.read_text() == '{"id": "a", "text": "years of work"}\n'
+
+
 def test_a_run_killed_between_its_files_can_be_repeated(tmp_path, tokenizer, source):
     write_dataset(DOCUMENTS[:3], source, tokenizer, tmp_path / "data", eod_id=None)
     dataset_file(tmp_path / "data", "idx").unlink()  # the .idx is the last of the three to appear
