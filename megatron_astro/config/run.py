@@ -1,5 +1,6 @@
 """What a training run is: one frozen section per owner, each field with its unit; rules over sections are in `consistency`."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,13 +10,13 @@ from megatron_astro.errors import ConfigError
 
 def _require_positive(section: str, **values: float) -> None:
     for name, value in values.items():
-        if value <= 0:
+        if not 0 < value < math.inf:  # NaN is neither
             raise ConfigError(f"{section}.{name} is {value}; give a number above zero")
 
 
 def _require_non_negative(section: str, **values: float) -> None:
     for name, value in values.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise ConfigError(f"{section}.{name} is {value}; give zero or more")
 
 
