@@ -57,11 +57,11 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """One optimizer step; a line of `metrics.jsonl`."""
+    """One optimizer step; a line of `metrics.jsonl`. A loss or gradient norm that is not finite is null: JSON has no such number."""
 
     step: int
-    loss: float
-    grad_norm: float
+    loss: float | None
+    grad_norm: float | None
     learning_rate: float
     consumed_samples: int
     consumed_tokens: int

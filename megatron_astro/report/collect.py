@@ -89,7 +89,7 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
         missing=tuple(run.missing),
     )
     curve = LossCurve(
-        train=tuple((step.step, step.loss) for step in steps if not step.skipped),
+        train=tuple((step.step, step.loss) for step in steps if step.loss is not None and not step.skipped),
         heldout=tuple((point.step, point.loss) for point in points),
     )
     return replace(report, headline=headline(report)), curve
@@ -98,8 +98,8 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
 def read_steps(path: Path) -> list[StepMetrics]:
     """Every optimizer step once, the last time it was done, in order."""
     steps = {step.step: step for step in read_lines(path, StepMetrics)}
-    if not steps:
-        raise DataError(f"{path} holds no optimizer step; let the run train first")
+    if all(step.loss is None for step in steps.values()):
+        raise DataError(f"{path} holds no optimizer step with a finite loss; let the run train first")
     return [steps[number] for number in sorted(steps)]
 
 
@@ -149,6 +149,7 @@ def _training(
     config: RunConfig, steps: Sequence[StepMetrics], datasets: Sequence[DatasetRecord], points: Sequence[HeldoutPoint]
 ) -> Training:
     seconds = math.fsum(step.step_seconds for step in steps)
+    finite = [step.loss for step in steps if step.loss is not None]
     dataset_tokens = sum(dataset.num_tokens for dataset in datasets)
     return Training(
         tokens=steps[-1].consumed_tokens,
@@ -156,8 +157,8 @@ def _training(
         steps=steps[-1].step,
         skipped_steps=sum(step.skipped for step in steps),
         seconds=seconds,
-        first_loss=steps[0].loss,
-        last_loss=steps[-1].loss,
+        first_loss=finite[0],
+        last_loss=finite[-1],
         seq_length=config.data.seq_length,
         global_batch_size=config.training.global_batch_size,
         learning_rate=config.optimizer.learning_rate,

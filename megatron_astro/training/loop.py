@@ -1,6 +1,7 @@
 """The loop: step, measure, save, until the last step or a request to stop."""
 
 import logging
+import math
 import time
 import tomllib
 import zlib
@@ -119,8 +120,8 @@ class TrainingLoop:
         )
         metrics = StepMetrics(
             step=step,
-            loss=outcome.loss,
-            grad_norm=outcome.grad_norm,
+            loss=outcome.loss if math.isfinite(outcome.loss) else None,
+            grad_norm=outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
             learning_rate=learning_rate,
             consumed_samples=self.progress.consumed_samples,
             consumed_tokens=self.progress.consumed_tokens,
@@ -172,7 +173,7 @@ class TrainingLoop:
             return
         loss = windowed_loss(self.run.model, self.run.heldout, self.run.plan, self.run.config.data.seq_length)
         tokens = sum(len(document) - 1 for document in self.run.heldout)
-        if self._heldout:
+        if self._heldout and math.isfinite(loss):
             self._heldout.append(HeldoutPoint(step=self.progress.step, loss=loss, tokens=tokens))
         logger.info("held-out loss after step %d: %.4f nats per token", self.progress.step, loss)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ class JsonlLog:
     def append(self, record: object) -> None:
         """Write one line (a dictionary or a record) and hand it to the system."""
         plain: dict[str, Any] = record if isinstance(record, dict) else to_plain(record)
-        self._stream.write(json.dumps(plain) + "\n")
+        self._stream.write(json.dumps(plain, allow_nan=False) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -67,8 +68,8 @@ class ProgressLine:
             "step %d/%d  loss %.4f  gradient norm %.2f  learning rate %.2e  %.0f tokens/s  %s left%s",
             metrics.step,
             self._last_step,
-            metrics.loss,
-            metrics.grad_norm,
+            math.nan if metrics.loss is None else metrics.loss,
+            math.nan if metrics.grad_norm is None else metrics.grad_norm,
             metrics.learning_rate,
             metrics.tokens_per_second,
             _as_minutes(left_seconds),

@@ -112,6 +112,18 @@ def test_a_run_that_never_stepped(make_run):
         collect_report(folder)
 
 
+def test_steps_without_a_finite_loss_are_counted_and_not_drawn(make_run):
+    path = make_run() / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in (0, 29):
+        lines[number] |= {"loss": None, "grad_norm": None, "skipped": True}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report, curve = collect_report(path.parent)
+    assert report.train.skipped_steps == 2
+    assert (report.train.first_loss, report.train.last_loss) == (lines[1]["loss"], lines[28]["loss"])
+    assert [step for step, _ in curve.train] == list(range(2, 30))
+
+
 def test_a_damaged_record_is_named(make_run):
     folder = make_run()
     (folder / "layout.json").write_text('{"tp": "two"}')

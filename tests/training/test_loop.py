@@ -136,6 +136,16 @@ def _kill_session(running):
     running.wait(timeout=60)
 
 
+def test_steps_that_are_not_finite_are_skipped_and_can_be_read(tmp_path, train):
+    from megatron_astro.records import HeldoutPoint, StepMetrics, read_lines
+
+    train(tmp_path / "run", "--optimizer.learning-rate", 1e30)
+    steps = list(read_lines(tmp_path / "run/metrics.jsonl", StepMetrics))
+    assert [step.skipped for step in steps] == [False] + [True] * 9
+    assert {step.loss for step in steps[1:]} == {None}
+    assert [point.step for point in read_lines(tmp_path / "run/heldout.jsonl", HeldoutPoint)] == [0]
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path, train):
     train(tmp_path / "run", "--training.save-every", 2, "--training.keep-checkpoints", 3)
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["step_000006", "step_000008", "step_000010"]

@@ -31,7 +31,7 @@ def test_says_the_first_and_the_last_step_and_marks_skipped_ones(caplog):
     line = ProgressLine(1, 3)
     line.update(step_metrics(1))
     line.update(step_metrics(2))
-    line.update(step_metrics(3, loss=float("nan"), skipped=True))
+    line.update(step_metrics(3, loss=None, skipped=True))
     first, last = (record.getMessage() for record in caplog.records)
     assert first.startswith("step 1/3  loss 2.5000")
     assert "step 3/3" in last
