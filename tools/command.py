@@ -12,6 +12,7 @@ from megatron_astro.log import configure_logging
 Options = TypeVar("Options")
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 # What megatron-core and PyTorch say of each other on every run: nothing a user could act on (in the tests, warnings are errors).
 warnings.filterwarnings("ignore", category=FutureWarning)
@@ -28,6 +29,12 @@ def run_command(options_type: type[Options], action: Callable[[Options], str | N
     except AstroError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:  # a full disk, a folder without permission: wherever no stage has said more about it
+        print(f"error: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     if closing_line:
         print(closing_line)
     sys.exit(0)
