@@ -89,7 +89,8 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first; folders still under their temporary name do not count."""
     if not checkpoints.is_dir():
         return []
-    return sorted(path for path in checkpoints.iterdir() if STEP_FOLDER.fullmatch(path.name))
+    found = [(int(match[1]), path) for path in checkpoints.iterdir() if (match := STEP_FOLDER.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:
