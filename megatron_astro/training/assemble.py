@@ -13,6 +13,8 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.huggingface import read_config
+from megatron_astro.checkpoint.parity import PARITY_FILE
 from megatron_astro.checkpoint.training_state import (
     Progress,
     load_training_state,
@@ -95,7 +97,7 @@ def read_sizes(checkpoint: Path) -> LlamaSizes:
             f"model.init_from {checkpoint} is not a Megatron checkpoint made by convert_checkpoint: {path} does not exist; "
             "convert a Hugging Face folder first"
         )
-    return LlamaSizes.from_hf_config(json.loads(path.read_text(encoding="utf-8")))
+    return LlamaSizes.from_hf_config(read_config(path.parent))
 
 
 def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelPlan) -> Run:
@@ -132,7 +134,13 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
 
 def start_from(config: ModelConfig, model: DistributedDataParallel, optimizer: MegatronOptimizer, plan: ParallelPlan) -> None:
     """Load the starting weights and prove, by the loss on the conversion's probe, that they are what was converted."""
-    parity = read_record(config.init_from / "parity.json", ParityRecord)
+    path = config.init_from / PARITY_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist, so nothing proves the start: {config.init_from} is a checkpoint of a training run, or was converted "
+            "with --verification headers; convert it to Hugging Face and back to Megatron with --verification logits"
+        )
+    parity = read_record(path, ParityRecord)
     load_weights(config.init_from, model)
     check_start(model, parity, plan, config.start_tolerance)
     optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded

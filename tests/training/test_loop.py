@@ -195,6 +195,27 @@ def test_a_start_with_another_loss_is_refused(tmp_path, train, tiny_start):
     assert "the model to start from is not the one that was converted" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("parity.json", None, "parity.json does not exist, so nothing proves the start"),
+        ("huggingface/config.json", "{", "config.json is not JSON"),
+        ("huggingface/config.json", "[]", "config.json is not a JSON object"),
+    ],
+)
+def test_a_damaged_start_is_one_sentence(tmp_path, train, tiny_start, name, content, text):
+    import shutil
+
+    other = shutil.copytree(tiny_start, tmp_path / "other")
+    (other / name).unlink()
+    if content is not None:
+        (other / name).write_text(content)
+    done = train(tmp_path / "run", "--model.init-from", other, fails=True)
+    assert done.returncode == 2
+    assert text in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_other_data_cannot_continue_a_run(tmp_path, train):
     train(tmp_path / "run", "--training.stop-after", 2)
     done = train(tmp_path / "run", "--data.seed", 99, fails=True)
