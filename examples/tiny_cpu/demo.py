@@ -163,15 +163,21 @@ def run_stage(stage: Stage) -> float:
     if note.get("fingerprint") == mark and note.get("seconds") and all(path.exists() for path in stage.makes):
         print("  done already", flush=True)
         return float(note["seconds"])
-    if not (stage.goes_on and note.get("fingerprint") == mark):
+    spent = 0.0  # what goes on from an earlier try costs that try's seconds too
+    if stage.goes_on and note.get("fingerprint") == mark:
+        spent = note.get("spent", 0.0)
+    else:
         _remove(stage.makes)
-    note_path.write_text(json.dumps({"fingerprint": mark}))
+    note_path.write_text(json.dumps({"fingerprint": mark, "spent": spent}))
     started_at_seconds = time.monotonic()
     print("  " + shlex.join(map(str, stage.command)).replace(sys.executable, "python"), flush=True)
-    done = subprocess.run([str(part) for part in stage.command], env=_environment(stage), check=False)
+    try:
+        done = subprocess.run([str(part) for part in stage.command], env=_environment(stage), check=False)
+    finally:
+        seconds = spent + time.monotonic() - started_at_seconds
+        note_path.write_text(json.dumps({"fingerprint": mark, "spent": seconds}))
     if done.returncode:
         sys.exit(f"demo: stopped, the stage '{stage.name}' failed (see above); run `make demo` again to go on from there")
-    seconds = time.monotonic() - started_at_seconds
     note_path.write_text(json.dumps({"fingerprint": mark, "seconds": seconds}))
     return seconds
 
@@ -218,4 +224,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; run `make demo` again to go on from there")
