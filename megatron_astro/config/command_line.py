@@ -5,6 +5,7 @@ one parser and one style of error, the last flag wins, and a misspelt key fails 
 """
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ def _flatten(table: dict[str, Any], prefix: str) -> list[str]:
             flags += _flatten(value, name + ".")
         else:
             items = value if isinstance(value, list) else [value]
+            if nested := [item for item in items if isinstance(item, dict | list)]:
+                raise ConfigError(f"the preset's {name.removeprefix('--')} holds {nested[0]!r}; give one value or a plain list of them")
             flags += [name, *(str(item) for item in items)]
     return flags
 
@@ -84,5 +87,4 @@ def _toml_value(value: object) -> str:
         return repr(value)
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML's basic strings, but for this character

@@ -42,7 +42,7 @@ def test_flags_given_beside_a_preset_win_wherever_they_stand(preset):
 
 
 def test_what_is_written_reads_back_the_same(tmp_path):
-    options = Options(rate=1e-8, label='quoted "name" \\ ok', section=Section(names=("x",), on=True))
+    options = Options(rate=1e-8, label='quoted "name" \\ ok\n\x7f Grüße', section=Section(names=("x",), on=True))
     path = tmp_path / "resolved.toml"
     path.write_text(options_to_toml(options))
     assert parse_options(Options, ["--preset", str(path)]) == options
@@ -61,6 +61,14 @@ def test_a_typo_names_the_nearest_option(tmp_path, capsys, as_preset):
     errors = capsys.readouterr().err
     assert "--section.sise" in errors
     assert "--section.size" in errors
+
+
+@pytest.mark.parametrize("text", ['[section]\nnames = [["a"], ["b"]]\n', '[section]\n[[section.names]]\nx = "a"\n'])
+def test_a_list_of_lists_or_tables_is_no_option(tmp_path, text):
+    path = tmp_path / "nested.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"the preset's section\.names holds .*'a'.*; give one value"):
+        preset_to_flags(path)
 
 
 def test_a_preset_that_cannot_be_read_is_named(tmp_path):
