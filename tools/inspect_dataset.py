@@ -26,6 +26,8 @@ def inspect_dataset(options: InspectOptions) -> str:
     from megatron_astro.data.tokenizer import TextTokenizer
     from megatron_astro.errors import ConfigError
 
+    if options.show < 0:
+        raise ConfigError(f"--show is {options.show}; give zero or more documents")
     if options.show and options.tokenizer is None:
         raise ConfigError(f"--show is {options.show}, but no --tokenizer is given to turn ids into text; name its folder")
     dataset = verify_dataset(options.prefix)

@@ -62,3 +62,9 @@ def test_show_needs_a_tokenizer(prefix):
     done = run(prefix, "--show", 3)
     assert done.returncode == 2
     assert "--show is 3, but no --tokenizer is given" in done.stderr
+
+
+def test_a_negative_number_of_documents_is_refused(prefix):
+    done = run(prefix, "--show", -3)
+    assert done.returncode == 2
+    assert done.stderr == "error: --show is -3; give zero or more documents\n"
