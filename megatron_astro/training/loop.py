@@ -17,7 +17,7 @@ from megatron_astro.checkpoint.training_state import remove_old_checkpoints, sav
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
 from megatron_astro.data.loader import Batch, BatchLoader
-from megatron_astro.errors import AstroError, ConfigError, ParallelError
+from megatron_astro.errors import AstroError, CheckpointError, ConfigError, ParallelError
 from megatron_astro.files import make_folder, write_atomic
 from megatron_astro.log import configure_logging
 from megatron_astro.parallel.launch import joined_world, model_parallel_groups, read_world
@@ -41,9 +41,9 @@ def train(config: RunConfig) -> str:
     try:
         make_folder(config.run_folder)
         sizes, plan = plan_run(config, world.size)
-    except (ConfigError, ParallelError):
-        if world.rank != 0:
-            raise SystemExit(2) from None  # every rank finds the same fault; one says it
+    except (CheckpointError, ConfigError, ParallelError):
+        if world.local_rank != 0:
+            raise SystemExit(2) from None  # every rank of a node finds the same fault; one says it. Nodes may see other folders.
         raise
     timeout = config.parallel.timeout_minutes
     with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
