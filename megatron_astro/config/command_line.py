@@ -62,7 +62,9 @@ def _flatten(table: dict[str, Any], prefix: str) -> list[str]:
         else:
             items = value if isinstance(value, list) else [value]
             if nested := [item for item in items if isinstance(item, dict | list)]:
-                raise ConfigError(f"the preset's {name.removeprefix('--')} holds {nested[0]!r}; give one value or a plain list of them")
+                raise ConfigError(
+                    f"the preset's {name.removeprefix('--')} holds {nested[0]!r}; give one value or a plain list of them"
+                )
             flags += [name, *(str(item) for item in items)]
     return flags
 

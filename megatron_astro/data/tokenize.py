@@ -76,7 +76,9 @@ def _require_own_sidecar(sidecar: Path) -> None:
         try:
             read_record(sidecar, DatasetRecord)
         except DataError as error:
-            raise ConfigError(f"{sidecar} exists and describes no dataset; it would be overwritten: name another output") from error
+            raise ConfigError(
+                f"{sidecar} exists and describes no dataset; it would be overwritten: name another output"
+            ) from error
 
 
 def _write_documents(
