@@ -32,6 +32,11 @@ def run_command(options_type: type[Options], action: Callable[[Options], str | N
     except OSError as error:  # a full disk, a folder without permission: wherever no stage has said more about it
         print(f"error: {error.filename or ''}{': ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except MemoryError as error:
+        print(
+            f"error: not enough memory ({error}); ask for less at once, such as fewer steps or a smaller batch", file=sys.stderr
+        )
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -45,6 +45,11 @@ def end(monkeypatch, capsys):
         (DataError("the file is empty"), 2, "error: the file is empty\n"),
         (OSError(28, "No space left on device", "/data/x.json"), 2, "error: /data/x.json: No space left on device\n"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (
+            MemoryError("std::bad_alloc"),
+            2,
+            "error: not enough memory (std::bad_alloc); ask for less at once, such as fewer steps or a smaller batch\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
