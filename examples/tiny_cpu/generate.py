@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 NUM_NEW_TOKENS = 32
 
@@ -21,6 +22,7 @@ def continue_prompt(folder: Path, prompt: str) -> str:
 
 def main() -> None:
     """Write both continuations and print them."""
+    logging.disable_progress_bar()
     prompt, before, after, output = sys.argv[1:]
     texts = {"prompt": prompt, "before": continue_prompt(Path(before), prompt), "after": continue_prompt(Path(after), prompt)}
     Path(output).write_text(json.dumps(texts, indent=2) + "\n", encoding="utf-8")
