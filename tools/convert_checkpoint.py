@@ -29,6 +29,10 @@ class Options:
     """Size of each weight file written; a kill loses at most one of them."""
     dry_run: tyro.conf.UseCounterAction[int] = 0
     """Print what would be done (tensors, bytes, formats, memory, disk), and touch nothing."""
+    vocabulary_size: int | None = None
+    """Tokens the written model has rows for, to make room for added ones; none: as stored."""
+    new_rows: Literal["mean", "normal", "zeros"] = "mean"
+    """What added rows hold: the mean of the old ones, draws of their mean and standard deviation, or zeros."""
 
 
 def convert_checkpoint(options: Options) -> str:
@@ -41,7 +45,7 @@ def convert_checkpoint(options: Options) -> str:
     run = plan_conversion if options.dry_run else convert
     done = run(
         options.source, options.target, target_format=options.format, dtype=options.dtype, verification=options.verification,
-        max_ram=max_ram, shard_bytes=shard_bytes,
+        max_ram=max_ram, shard_bytes=shard_bytes, vocabulary_size=options.vocabulary_size, new_rows=options.new_rows,
     )  # fmt: skip
     return done.summary()
 

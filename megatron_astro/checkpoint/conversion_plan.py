@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from megatron_astro.checkpoint.distributed import METADATA_FILE, DistributedReader
+from megatron_astro.checkpoint.distributed import METADATA_FILE, MODEL_FILES_FOLDER, DistributedReader
 from megatron_astro.checkpoint.distributed_writer import DistributedWriter
 from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
@@ -19,7 +19,9 @@ from megatron_astro.checkpoint.names import tensor_groups
 from megatron_astro.checkpoint.parity import Format
 from megatron_astro.checkpoint.reader import BoundedReader
 from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
+from megatron_astro.checkpoint.vocabulary import GrownReader, NewRows, warn_of_tokens_without_rows
 from megatron_astro.errors import CheckpointError, ConfigError
+from megatron_astro.model.sizes import LlamaSizes
 
 SourceFormat = Literal["huggingface", "megatron", "gguf"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -38,13 +40,15 @@ SPARE_BYTES = 100_000_000  # for tokenizer files and headers
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """An opened source and all that follows from it and the options; sizes in bytes."""
+    """An opened source and all that follows from it and the options; sizes in bytes. `reader` gives what is written: a grown vocabulary."""
 
     source: Path
     source_format: SourceFormat
     target: Path
     target_format: Format
+    source_sizes: LlamaSizes
     reader: BoundedReader
+    new_rows: NewRows
     dtype: torch.dtype | None
     shards: tuple[Shard, ...]
     shard_bytes: int
@@ -66,6 +70,8 @@ class ConversionPlan:
             dtype=None if self.dtype is None else str(self.dtype),
             shard_bytes=self.shard_bytes,
             torch=torch.__version__,
+            vocabulary_size=self.reader.sizes.vocabulary_size,
+            new_rows=self.new_rows,
         )
 
     def summary(self) -> str:
@@ -93,6 +99,8 @@ def plan_conversion(
     verification: Verification,
     max_ram: int,
     shard_bytes: int,
+    vocabulary_size: int | None = None,
+    new_rows: NewRows = "mean",
 ) -> ConversionPlan:
     """Open the source, check all that headers can tell, and plan; arguments as of `convert`. Touches nothing."""
     source_format = detect_format(source)
@@ -100,7 +108,11 @@ def plan_conversion(
     if source_format == "gguf" and target_format == "megatron":
         raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
     require_no_target(target)
-    reader = open_checkpoint(source)
+    stored = open_checkpoint(source)
+    reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
+    warn_of_tokens_without_rows(
+        source / MODEL_FILES_FOLDER if source_format == "megatron" else source, reader.sizes.vocabulary_size
+    )
     groups = tensor_groups(reader.sizes)
     chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
@@ -113,7 +125,9 @@ def plan_conversion(
         source_format=source_format,
         target=target,
         target_format=target_format,
+        source_sizes=stored.sizes,
         reader=reader,
+        new_rows=new_rows,
         dtype=chosen,
         shards=WRITERS[target_format].plan(reader, chosen, shard_bytes),
         shard_bytes=shard_bytes,

@@ -21,6 +21,7 @@ from megatron_astro.checkpoint.names import Group, tensor_groups
 from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
 from megatron_astro.checkpoint.reader import BoundedReader, tensor_digest
 from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup, stored_bytes
+from megatron_astro.checkpoint.vocabulary import NewRows
 from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
 from megatron_astro.records import ParityRecord, write_record
@@ -68,6 +69,8 @@ def convert(
     verification: Verification = "auto",
     max_ram: int = DEFAULT_MAX_RAM,
     shard_bytes: int = SHARD_BYTES,
+    vocabulary_size: int | None = None,
+    new_rows: NewRows = "mean",
     before_group: BeforeGroup | None = None,
 ) -> Conversion:
     """Convert `source` into the new folder `target`, or go on where an interrupted conversion of the same stopped.
@@ -85,6 +88,10 @@ def convert(
         Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
     shard_bytes
         Size of the weight files written; a kill loses at most the file being written.
+    vocabulary_size
+        Tokens the result has rows for; None keeps the rows there are.
+    new_rows
+        What added rows hold (see `vocabulary.py`).
     before_group
         Called before each group of tensors is read.
 
@@ -105,6 +112,8 @@ def convert(
         verification=verification,
         max_ram=max_ram,
         shard_bytes=shard_bytes,
+        vocabulary_size=vocabulary_size,
+        new_rows=new_rows,
     )
     return carry_out(plan, before_group)
 
@@ -169,7 +178,9 @@ def _prove(plan: ConversionPlan, folder: Path) -> ParityRecord | None:
     if plan.proof != "logits" or plan.source_format == "gguf":
         return None
     ends = (plan.source, plan.source_format), (folder, plan.target_format)
-    parity = compare_logits(*ends, plan.reader.sizes, rounded_to=plan.dtype, target_name=str(plan.target))
+    parity = compare_logits(
+        *ends, plan.source_sizes, rounded_to=plan.dtype, target_name=str(plan.target), target_sizes=plan.reader.sizes
+    )
     write_record(folder / PARITY_FILE, parity)
     return parity
 

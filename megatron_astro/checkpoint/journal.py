@@ -38,6 +38,8 @@ class Task:
     dtype: str | None
     shard_bytes: int
     torch: str
+    vocabulary_size: int
+    new_rows: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,24 +97,26 @@ def compare_logits(
     *,
     rounded_to: torch.dtype | None,
     target_name: str,
+    target_sizes: LlamaSizes | None = None,
 ) -> ParityRecord:
     """Measure how far two checkpoints' logits differ; CheckpointError above LOGIT_TOLERANCE.
 
     Where the conversion rounds weights (`rounded_to`), the source's are rounded too, so that what is measured is the conversion and
-    not the rounding. `target_name` is what the record calls the target, which may still carry a temporary name.
+    not the rounding. `target_name` is what the record calls the target, which may still carry a temporary name. `target_sizes` differ from
+    the source's `sizes` where the vocabulary grew; then the logits of the old tokens are compared.
     """
     folder, source_format = source
     tokens = probe_tokens(folder if source_format == "huggingface" else folder / MODEL_FILES_FOLDER, sizes)
     before = LOGITS[source_format](folder, tokens, sizes, rounded_to)
-    after = LOGITS[target[1]](target[0], tokens, sizes, None)
-    difference = float((before - after).abs().max())
+    after = LOGITS[target[1]](target[0], tokens, target_sizes or sizes, None)
+    difference = float((before - after[:, : sizes.vocabulary_size]).abs().max())
     if not difference <= LOGIT_TOLERANCE:
         raise CheckpointError(
             f"the logits of {target_name} differ from those of {folder} by up to {difference:.2e} (limit {LOGIT_TOLERANCE}); "
             "this is not proven to be the same model, and nothing was kept. Below about 1e-3 it may be this model's "
             "float32 rounding on this machine: convert with verification headers and compare the two yourself"
         )
-    groups = tensor_groups(sizes)
+    groups = tensor_groups(target_sizes or sizes)
     return ParityRecord(
         source=str(folder),
         target=target_name,

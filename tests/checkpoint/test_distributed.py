@@ -6,6 +6,7 @@ import torch
 
 from megatron_astro.checkpoint.distributed import DistributedReader
 from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.vocabulary import GrownReader
 from megatron_astro.errors import CheckpointError, ConfigError
 
 
@@ -59,6 +60,18 @@ def test_reads_what_megatron_core_loaded_and_saved_at_other_layouts(saved_by_meg
     reader = DistributedReader(saved_by_megatron / name / layout)
     assert reader._metadata.state_dict_metadata["embedding.word_embeddings.weight"].size[0] == 136  # 131, padded
     assert_same(read_all(reader), weights(family_folder(name)))
+
+
+@pytest.mark.parametrize("name", ["gqa", "tied"])
+def test_a_padded_vocabulary_grows_after_its_last_token_and_not_after_its_padding(
+    saved_by_megatron, family_folder, weights, name
+):
+    """131 tokens in 136 rows become 140 tokens: the five rows of padding are gone, and nine hold the mean of the 131."""
+    reader = GrownReader(DistributedReader(saved_by_megatron / name / "tp2pp1"), 140)
+    found, wanted = read_all(reader), weights(family_folder(name))
+    for tokens in {"model.embed_tokens.weight", "lm_head.weight"} & wanted.keys():
+        assert torch.equal(found[tokens][:131], wanted[tokens])
+        assert torch.equal(found[tokens][131:], wanted[tokens].double().mean(dim=0).float().expand(9, -1))
 
 
 def test_tensor_parallel_ranks_compute_what_transformers_does(saved_by_megatron, family_folder):

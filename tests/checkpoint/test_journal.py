@@ -11,7 +11,16 @@ from megatron_astro.checkpoint.journal import JOURNAL, Task, refuse_unfinished, 
 from megatron_astro.checkpoint.shards import Shard, WrittenShard
 from megatron_astro.errors import CheckpointError, ConfigError, DataError
 
-TASK = Task(source="/a", source_state=1, target_format="megatron", dtype=None, shard_bytes=10, torch="2")
+TASK = Task(
+    source="/a",
+    source_state=1,
+    target_format="megatron",
+    dtype=None,
+    shard_bytes=10,
+    torch="2",
+    vocabulary_size=5,
+    new_rows="mean",
+)
 SHARDS = tuple(Shard(file=name, groups=()) for name in ("one", "two", "three"))
 
 
