@@ -137,6 +137,33 @@ class ParityRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeSource:
+    """A model that went into a merge; the base has no weight, and only sparse methods have a density."""
+
+    path: str
+    weights_sha256: str
+    weight: float | None = None
+    density: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeRecord:
+    """How a model was merged: the recipe, whose same numbers make the same bytes, and the sources (`merge.json` in a checkpoint)."""
+
+    method: str
+    arithmetic: str
+    dtypes: tuple[str, ...]
+    base: MergeSource | None
+    sources: tuple[MergeSource, ...]
+    scale: float
+    consensus: str | None
+    seed: int | None
+    num_tensors: int
+    num_parameters: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
     """What a `.bin/.idx` pair holds; its sidecar `.json`."""
 

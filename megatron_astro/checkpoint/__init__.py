@@ -10,5 +10,7 @@ headers tell before anything is written, `memory_bound.py` how much memory it wi
 `journal.py` the folder that a kill cannot spoil.
 Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with
 `gguf_tokenizer.py`; the two formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
-proof. `training_state.py` is training's own side: model, optimizer and progress, saved and loaded by all ranks together.
+proof, `vocabulary.py` the rows of added tokens. `merging.py` makes one model of several (`merge_recipe.py` says how, `merge_methods.py` and
+`merge_sparsity.py` compute, `merge_checks.py` refuses what does not fit). `training_state.py` is training's own side: model, optimizer and
+progress, saved and loaded by all ranks together.
 """

@@ -1,0 +1,164 @@
+"""The arithmetic of merging one tensor of several models, chunk by chunk: memory does not grow with the tensor.
+
+Linear: a weighted mean of weights (Wortsman et al. 2022, model soups, arXiv 2203.05482).
+SLERP: the great-circle path between two tensors seen as vectors (Shoemake 1985, Animating rotation with quaternion curves).
+Task arithmetic: base + sum_t w_t (model_t - base) (Ilharco et al. 2022, arXiv 2212.04089).
+TIES: trim each change to its largest entries, elect each entry's sign by the sum, keep what agrees (Yadav et al. 2023, arXiv 2306.01708).
+DARE-TIES: instead of trimming, drop entries at random and divide the rest by the density (Yu et al. 2023, arXiv 2311.03099), then as TIES.
+
+A change is a model's tensor minus the base's. Shapes: n numbers of the tensor, c of a chunk, m models; tensors are seen flat.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from megatron_astro.checkpoint.merge_recipe import MergeRecipe
+from megatron_astro.checkpoint.merge_sparsity import LargestKept, RandomKept
+from megatron_astro.errors import CheckpointError
+
+CHUNK_NUMBERS = 1 << 22  # 16 MiB of float32; even, as RandomKept wants it
+PARALLEL_SINE = 1e-6  # below this sine of the angle both formulas agree to 1e-12, and one of them divides by it
+
+Combine = Callable[[slice], Tensor]
+
+
+class Ingredients:
+    """One tensor of every model, and of the base if there is one, in chunks of the type to compute in."""
+
+    def __init__(self, name: str, models: Sequence[Tensor], base: Tensor | None, arithmetic: torch.dtype) -> None:
+        self.name = name
+        self.num_models = len(models)
+        self.num_numbers = models[0].numel()
+        self.arithmetic = arithmetic
+        self._models = [tensor.reshape(-1) for tensor in models]
+        self._base = None if base is None else base.reshape(-1)
+
+    def spans(self) -> Iterator[slice]:
+        """The chunks, in order."""
+        for start in range(0, self.num_numbers, CHUNK_NUMBERS):
+            yield slice(start, min(start + CHUNK_NUMBERS, self.num_numbers))
+
+    def weights(self, model: int, span: slice) -> Tensor:
+        """A model's own numbers. -> [c]."""
+        return self._finite(self._models[model][span], f"model {model + 1}")
+
+    def base(self, span: slice) -> Tensor:
+        """The base's numbers. -> [c]."""
+        assert self._base is not None, "the recipe says which methods have a base"
+        return self._finite(self._base[span], "the base")
+
+    def change(self, model: int, span: slice) -> Tensor:
+        """What a model changed of the base. -> [c]."""
+        return self.weights(model, span) - self.base(span)
+
+    def _finite(self, chunk: Tensor, whose: str) -> Tensor:
+        values = chunk.to(self.arithmetic)
+        if not bool(torch.isfinite(values).all()):
+            raise CheckpointError(f"{self.name} of {whose} holds infinite numbers or NaN; merge models that are finite")
+        return values
+
+
+def merge_tensor(name: str, models: Sequence[Tensor], base: Tensor | None, recipe: MergeRecipe, dtype: torch.dtype) -> Tensor:
+    """One tensor of the merged model, in `dtype`; `name` is its Hugging Face name and, with the seed, decides what DARE drops."""
+    ingredients = Ingredients(name, models, base, getattr(torch, recipe.arithmetic))
+    combine = METHODS[recipe.method](ingredients, recipe)
+    merged = torch.empty(models[0].shape, dtype=dtype)
+    flat = merged.view(-1)
+    for span in ingredients.spans():
+        flat[span] = combine(span)
+        if not bool(torch.isfinite(flat[span]).all()):
+            raise CheckpointError(f"{name} overflows {dtype} when merged; choose another dtype, or smaller weights")
+    return merged
+
+
+def _linear(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    return lambda span: _weighted_sum(
+        (ingredients.weights(model, span) for model in range(ingredients.num_models)), recipe.weights
+    )
+
+
+def _slerp(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    """Norms and angle over the whole tensor first, in float64; then two coefficients for all its numbers."""
+    square_a = square_b = product = 0.0
+    for span in ingredients.spans():
+        a, b = (ingredients.weights(model, span).double() for model in range(2))
+        square_a, square_b, product = square_a + float(a @ a), square_b + float(b @ b), product + float(a @ b)
+    lengths = math.sqrt(square_a) * math.sqrt(square_b)
+    cosine = max(-1.0, min(1.0, product / lengths)) if lengths else 1.0  # a tensor of zeros has no direction
+    sine = math.sqrt(1 - cosine * cosine)
+    coefficients = recipe.weights
+    if sine >= PARALLEL_SINE:
+        angle = math.acos(cosine)
+        coefficients = tuple(math.sin(weight * angle) / sine for weight in recipe.weights)
+    elif cosine < 0:
+        raise CheckpointError(
+            f"{ingredients.name} points in opposite directions in the two models, so slerp has no path; use linear"
+        )
+    return lambda span: _weighted_sum((ingredients.weights(model, span) for model in range(2)), coefficients)
+
+
+def _task_arithmetic(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    def combine(span: slice) -> Tensor:
+        changes = (ingredients.change(model, span) for model in range(ingredients.num_models))
+        return ingredients.base(span) + _weighted_sum(changes, recipe.weights)
+
+    return combine
+
+
+def _ties(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    def keeper(model: int) -> LargestKept:
+        num_kept = max(1, int(recipe.density_of(model) * ingredients.num_numbers))
+        return LargestKept(lambda: (ingredients.change(model, span) for span in ingredients.spans()), num_kept)
+
+    keepers = [keeper(model) for model in range(ingredients.num_models)]
+    return _sparse(ingredients, recipe, keepers)
+
+
+def _dare_ties(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    keys = [f"{recipe.seed}\0{model}\0{ingredients.name}" for model in range(ingredients.num_models)]
+    keepers = [RandomKept(key, recipe.density_of(model)) for model, key in enumerate(keys)]
+    return _sparse(ingredients, recipe, keepers)
+
+
+METHODS: dict[str, Callable[[Ingredients, MergeRecipe], Combine]] = {
+    "linear": _linear,
+    "slerp": _slerp,
+    "task_arithmetic": _task_arithmetic,
+    "ties": _ties,
+    "dare_ties": _dare_ties,
+}
+
+
+def _weighted_sum(chunks: Iterator[Tensor], weights: Sequence[float]) -> Tensor:
+    """Chunks of all models. m times [c] -> [c]."""
+    total: Tensor | None = None
+    for chunk, weight in zip(chunks, weights, strict=True):
+        total = chunk * weight if total is None else total.add_(chunk, alpha=weight)
+    assert total is not None, "a recipe has weights"
+    return total
+
+
+def _sparse(ingredients: Ingredients, recipe: MergeRecipe, keepers: Sequence[Callable[[Tensor], Tensor]]) -> Combine:
+    """The base plus the consensus of the kept parts of the changes; chunks must come in order."""
+    weights = torch.tensor(recipe.weights, dtype=ingredients.arithmetic)
+
+    def combine(span: slice) -> Tensor:
+        kept = torch.stack([keep(ingredients.change(model, span)) for model, keep in enumerate(keepers)])
+        return ingredients.base(span) + recipe.scale * consensus(kept, weights, recipe)
+
+    return combine
+
+
+def consensus(changes: Tensor, weights: Tensor, recipe: MergeRecipe) -> Tensor:
+    """Each number's sign by weighted vote, then the mean or sum of the changes that have it; none if the vote is a draw. [m, c] -> [c]."""
+    weighted = changes * weights[:, None]
+    elected = weighted.sum(dim=0).sign()
+    agree = weighted.sign() == elected  # in a draw only zeros agree
+    total = weighted.where(agree, 0).sum(dim=0)
+    if recipe.consensus == "sum":
+        return total
+    votes = (weights[:, None] * agree).sum(dim=0)
+    return total / votes.where(votes > 0, 1)
