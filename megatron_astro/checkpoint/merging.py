@@ -1,8 +1,7 @@
 """Merging Hugging Face folders into a new one, tensor by tensor: what is in memory is one group of each model, whatever the model's size.
 
 The arithmetic is in `merge_methods.py`. mergekit 0.1.5 (LGPL-3.0) gives the same numbers where the formulas are the same, but trims with
-about 40 bytes a number of the largest tensor (40 GB for the embedding of a 70B), writes in place, and
-brings 400 MB of packages.
+about 40 bytes a number of the largest tensor (40 GB for the embedding of a 70B), writes in place, and brings 400 MB of packages.
 """
 
 import logging
