@@ -36,7 +36,7 @@ def file_sha256(path: Path) -> str:
 def weights_sha256(folder: Path) -> str:
     """SHA-256 over the names and bytes of a Hugging Face folder's weight files, in name order."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin")):
         digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 

@@ -105,16 +105,9 @@ def convert(
     After an error of the input no target is left; after a full disk or a kill `TARGET.partial` is, to be resumed.
     """
     plan = plan_conversion(
-        source,
-        target,
-        target_format=target_format,
-        dtype=dtype,
-        verification=verification,
-        max_ram=max_ram,
-        shard_bytes=shard_bytes,
-        vocabulary_size=vocabulary_size,
-        new_rows=new_rows,
-    )
+        source, target, target_format=target_format, dtype=dtype, verification=verification, max_ram=max_ram,
+        shard_bytes=shard_bytes, vocabulary_size=vocabulary_size, new_rows=new_rows,
+    )  # fmt: skip
     return carry_out(plan, before_group)
 
 
