@@ -1,12 +1,15 @@
 import json
 import logging
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
+from megatron_astro.checkpoint.names import tensor_groups
 from megatron_astro.checkpoint.vocabulary import GrownReader
 from megatron_astro.errors import ConfigError
 
@@ -60,8 +63,11 @@ def test_zeros(model, tmp_path, weights):
 
 
 def test_normal_rows_have_the_old_ones_spread_and_are_the_same_again(gqa, tmp_path, weights):
-    reader = GrownReader(HuggingFaceReader(gqa), OLD + 4000, "normal")
-    (rows,) = reader.read(next(group for group in _groups(reader) if group.names == (EMBEDDING,)))
+    shifted = shutil.copytree(gqa, tmp_path / "shifted")
+    tensors = {name: tensor + 5 if name == EMBEDDING else tensor for name, tensor in weights(gqa).items()}
+    save_file(tensors, shifted / "model.safetensors", {"format": "pt"})
+    reader = GrownReader(HuggingFaceReader(shifted), OLD + 4000, "normal")
+    (rows,) = reader.read(next(group for group in tensor_groups(reader.sizes) if group.names == (EMBEDDING,)))
     old, new = rows[:OLD].double(), rows[OLD:].double()
     deviation = old.std(dim=0, correction=0)  # of 4000 draws: the mean strays by 1/63 of it, the deviation by 1/89 of itself
     assert ((new.mean(dim=0) - old.mean(dim=0)).abs() < deviation * 5 / 63).all()
@@ -69,12 +75,6 @@ def test_normal_rows_have_the_old_ones_spread_and_are_the_same_again(gqa, tmp_pa
     first, second = (weights(grown(gqa, tmp_path / name, "normal")) for name in ("first", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first[EMBEDDING][OLD:], first[OUTPUT][OLD:])
-
-
-def _groups(reader):
-    from megatron_astro.checkpoint.names import tensor_groups
-
-    return tensor_groups(reader.sizes)
 
 
 def test_the_same_size_changes_nothing(model, tmp_path, weights):
