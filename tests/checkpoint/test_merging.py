@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -71,6 +72,19 @@ def test_the_record_says_what_was_merged(gqa, models, tmp_path):
     assert record.base.weights_sha256 == weights_sha256(gqa)
     assert record.provenance.versions["torch"]
     assert "dare_ties of 1" in done.summary()
+
+
+def test_pytorch_files_are_merged_and_digested_too(models, tmp_path):
+    older = shutil.copytree(models[0], tmp_path / "older")
+    torch.save(load_file(older / "model.safetensors"), older / "pytorch_model.bin")
+    (older / "model.safetensors").unlink()
+    from_older, from_new = (
+        merge(LINEAR, [first, models[1]], tmp_path / name) for first, name in ((older, "a"), (models[0], "b"))
+    )
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    digests = {source.weights_sha256 for done in (from_older, from_new) for source in done.record.sources}
+    assert len(digests) == 3
+    assert hashlib.sha256().hexdigest() not in digests
 
 
 def test_config_and_tokenizer_are_the_bases_or_the_first_models(gqa, models, tiny_tokenizer_folder, tmp_path):
