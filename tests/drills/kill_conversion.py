@@ -83,7 +83,10 @@ def main(source, target_format, folder, num_kills):
     instants = random.Random(20240929)
     for number in range(num_kills):
         target = folder / f"target{number}"
-        seen = kill_once(source, target, target_format, instants.uniform(0, seconds))
+        delay = instants.uniform(0, seconds)
+        while not (seen := kill_once(source, target, target_format, delay))["killed"]:  # it was quicker than the first
+            shutil.rmtree(target)
+            delay /= 2
         seen["identical"] = contents(target) == wanted
         seen["leftover"] = target.with_name(target.name + ".partial").exists()
         sys.stdout.write(json.dumps(seen) + "\n")
