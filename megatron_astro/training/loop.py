@@ -13,7 +13,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
-from megatron_astro.checkpoint.training_state import remove_old_checkpoints, save_training_state
+from megatron_astro.checkpoint.training_state import newest_checkpoint, remove_old_checkpoints, save_training_state
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
 from megatron_astro.data.loader import Batch, BatchLoader
@@ -48,7 +48,7 @@ def train(config: RunConfig) -> str:
     timeout = config.parallel.timeout_minutes
     with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
         run = assemble(config, world, sizes, plan)
-        if world.rank == 0:
+        if world.rank == 0 and run.progress.step < config.training.steps:  # a finished run keeps the options it was trained with
             _note_options(config)
             write_record(config.run_folder / "layout.json", run.layout)
         closing_line = TrainingLoop(run).run_to_the_end()
@@ -179,7 +179,8 @@ class TrainingLoop:
 
     def _save(self) -> None:
         folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
-        assets = self.run.config.model.init_from / MODEL_FILES_FOLDER
+        came_from = newest_checkpoint(self.run.checkpoints) or self.run.config.model.init_from
+        assets = came_from / MODEL_FILES_FOLDER
         save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)

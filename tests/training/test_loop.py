@@ -121,7 +121,7 @@ def test_sigterm_saves_and_ends_well(tmp_path, train, train_command, train_envir
 
 def _wait_for(path, running):
     deadline = time.monotonic() + 120
-    while not path.exists():
+    while not path.exists() or (path.is_file() and not path.stat().st_size):
         assert running.poll() is None, "the run ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.001)
