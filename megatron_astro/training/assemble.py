@@ -138,7 +138,7 @@ def start_from(config: ModelConfig, model: DistributedDataParallel, optimizer: M
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist, so nothing proves the start: {config.init_from} is a checkpoint of a training run, or was converted "
-            "without comparing logits; convert it (or its Hugging Face folder) with --verification logits and a --max-ram that fits the model"
+            "without comparing logits; convert it (or its Hugging Face folder) with --verification logits and a --max-ram that fits it"
         )
     parity = read_record(path, ParityRecord)
     load_weights(config.init_from, model)
