@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -160,6 +160,49 @@ class MergeRecord:
     seed: int | None
     num_tensors: int
     num_parameters: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorDigest:
+    """One tensor under its Hugging Face name; `data` is the root over its bytes, in hexadecimal (checkpoint/digest.py)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifiedSource:
+    """What a certified checkpoint was converted from: its own root, and the root of its tensors rounded to the types written."""
+
+    path: str
+    root: str
+    rounded_root: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifiedLogits:
+    """How closely the two ends' float32 logits agree; `parity.json` has the whole proof."""
+
+    max_abs_logit_difference: float
+    tolerance: float
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateRecord:
+    """Which weights a checkpoint holds (`certificate.json`): their root, the tensors it is made of, the numbers that use them."""
+
+    digest_format: str
+    root: str
+    num_bytes: int
+    num_parameters: int
+    settings: dict[str, bool | int | float | None]
+    tensors: tuple[TensorDigest, ...]
+    source: CertifiedSource | None = None
+    logits: CertifiedLogits | None = None
     provenance: Provenance
 
 

@@ -21,8 +21,8 @@ class Options:
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the written weights; none: as stored (GGUF: float32)."""
     verification: Literal["auto", "logits", "readback", "headers"] = "auto"
-    """How to prove the result: compare both models' logits in float32; read every tensor back and compare it bit for bit; only names, types
-    and shapes. auto: logits where max-ram allows it, else readback."""
+    """How to prove the result: read every tensor back, compare it bit for bit and certify the result; compare both models' float32 logits
+    besides; or only names, types and shapes. auto: logits where max-ram allows it, else readback."""
     max_ram: str = "4GiB"
     """Memory this process may take, Python and PyTorch (about 0.3 GB) included, whatever the model's size."""
     max_shard: str = "2GB"

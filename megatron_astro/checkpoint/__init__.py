@@ -1,6 +1,7 @@
 """The same weights under other names: Hugging Face folders, Megatron distributed checkpoints, GGUF files.
 
-Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same.
+Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same, and
+`certificate.json`, the root of its weights, which is the same in every format and layout.
 A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives tensors under
 their Hugging Face names; a writer takes a reader and handles one group of tensors (one layer's q, k and v, say) at a time, so that a
 bound on memory holds for any model. Only the comparison of logits loads whole models.
@@ -10,7 +11,8 @@ headers tell before anything is written, `memory_bound.py` how much memory it wi
 `journal.py` the folder that a kill cannot spoil.
 Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with
 `gguf_tokenizer.py`; the two formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
-proof, `vocabulary.py` the rows of added tokens. `merging.py` makes one model of several (`merge_recipe.py` says how, `merge_methods.py` and
-`merge_sparsity.py` compute, `merge_checks.py` refuses what does not fit). `training_state.py` is training's own side: model, optimizer and
-progress, saved and loaded by all ranks together.
+proof by logits, `vocabulary.py` the rows of added tokens. `digest.py` is the format of the roots, `certify.py` computes them,
+`differences.py` says where two checkpoints differ. `merging.py` makes one model of several (`merge_recipe.py` says how,
+`merge_methods.py` and `merge_sparsity.py` compute, `merge_checks.py` refuses what does not fit). `training_state.py` is training's
+own side: model, optimizer and progress, saved and loaded by all ranks together.
 """

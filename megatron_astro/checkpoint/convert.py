@@ -1,10 +1,12 @@
 """From any checkpoint format to Hugging Face or Megatron: read, write, read back, prove; the target appears whole or not at all."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_astro.checkpoint.certify import write_conversion_certificate
 from megatron_astro.checkpoint.conversion_plan import (
     READERS,
     WRITERS,
@@ -17,20 +19,19 @@ from megatron_astro.checkpoint.conversion_plan import (
 )
 from megatron_astro.checkpoint.journal import Journal, partial_folder, resumable_folder
 from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, peak_resident_bytes
-from megatron_astro.checkpoint.names import Group, tensor_groups
+from megatron_astro.checkpoint.names import Group
 from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
-from megatron_astro.checkpoint.reader import BoundedReader, tensor_digest
 from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup, stored_bytes
 from megatron_astro.checkpoint.vocabulary import NewRows
 from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
-from megatron_astro.records import ParityRecord, write_record
+from megatron_astro.records import CertificateRecord, ParityRecord, write_record
 
 logger = logging.getLogger(__name__)
 
 PROOFS: dict[Proof, str] = {
-    "logits": "logits agree within {difference:.1e} (limit {tolerance:.0e})",
-    "readback": "every tensor read back bit for bit; logits not compared",
+    "logits": "every tensor read back bit for bit, root {root}; logits agree within {difference:.1e} (limit {tolerance:.0e})",
+    "readback": "every tensor read back bit for bit, root {root}; logits not compared",
     "headers": "names, types and shapes checked; logits not compared",
 }
 
@@ -49,12 +50,15 @@ class Conversion:
     peak_bytes: int
     proof: Proof
     parity: ParityRecord | None
+    certificate: CertificateRecord | None
 
     def summary(self) -> str:
         """One line for the user."""
-        proof = PROOFS[self.proof]
-        if self.parity:
-            proof = proof.format(difference=self.parity.max_abs_logit_difference, tolerance=self.parity.tolerance)
+        proof = PROOFS[self.proof].format(
+            root=self.certificate.root if self.certificate else "",
+            difference=self.parity.max_abs_logit_difference if self.parity else math.nan,
+            tolerance=self.parity.tolerance if self.parity else math.nan,
+        )
         size = f"{self.num_tensors} tensors, {self.num_parameters / 1e6:.1f} million parameters, {self.num_bytes / 1e9:.2f} GB"
         effort = f"{self.seconds:.1f} s, at most {self.peak_bytes / 2**20:.0f} MiB of memory"
         return f"{self.target}: {size}, {self.source_format} -> {self.target_format} in {effort}; {proof}"
@@ -82,8 +86,9 @@ def convert(
     dtype
         None keeps the stored types (GGUF: float32).
     verification
-        "logits" loads both models in float32, one after the other; "readback" reads the target again and compares every tensor bit for
-        bit with the source; "headers" only names, types and shapes; "auto" is logits where `max_ram` allows, else readback.
+        "readback" reads the target again, compares every tensor bit for bit with the source and writes `certificate.json`; "logits"
+        loads both models in float32 besides, one after the other; "headers" only compares names, types and shapes; "auto" is logits
+        where `max_ram` allows, else readback.
     max_ram
         Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
     shard_bytes
@@ -126,7 +131,7 @@ def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> 
     try:
         with resumable_folder(plan.target, plan.task(), plan.shards) as journal:
             _write(plan, journal, before_group)
-            parity = _prove(plan, journal.folder)
+            parity, certificate = _prove(plan, journal.folder)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {plan.target}: {error.strerror or error}; free the disk and run the same again to go on, or name another target "
@@ -143,6 +148,7 @@ def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> 
         peak_bytes=peak_resident_bytes(),
         proof=plan.proof,
         parity=parity,
+        certificate=certificate,
     )
 
 
@@ -163,30 +169,16 @@ def _write(plan: ConversionPlan, journal: Journal, before_group: BeforeGroup | N
     writer.finish(journal.folder, plan.reader, plan.dtype, plan.shards, [journal.finished[shard.file] for shard in plan.shards])
 
 
-def _prove(plan: ConversionPlan, folder: Path) -> ParityRecord | None:
+def _prove(plan: ConversionPlan, folder: Path) -> tuple[ParityRecord | None, CertificateRecord | None]:
     """Open what was written, which checks that every tensor is there, once, in its shape; then what the plan says."""
     written = READERS[plan.target_format](folder)
-    if plan.proof == "readback":
-        _compare_tensors(plan, written)
-    if plan.proof != "logits" or plan.source_format == "gguf":
-        return None
-    ends = (plan.source, plan.source_format), (folder, plan.target_format)
-    parity = compare_logits(
-        *ends, plan.source_sizes, rounded_to=plan.dtype, target_name=str(plan.target), target_sizes=plan.reader.sizes
-    )
-    write_record(folder / PARITY_FILE, parity)
-    return parity
-
-
-def _compare_tensors(plan: ConversionPlan, written: BoundedReader) -> None:
-    """Compare every tensor of the target with the source's, bit for bit, one group of one side in memory at a time."""
-    with show_bytes(plan.num_bytes, title="Reading back", logger=logger) as advance:
-        for group in tensor_groups(plan.reader.sizes):
-            advance(stored_bytes(group, plan.reader, plan.dtype))
-            wanted = [tensor_digest(tensor.to(plan.dtype or tensor.dtype)) for tensor in plan.reader.read(group)]
-            for name, before, tensor in zip(group.names, wanted, written.read(group), strict=True):
-                if tensor_digest(tensor) != before:
-                    raise CheckpointError(
-                        f"{name} read back from {plan.target} is not what {plan.source} holds, and nothing was kept; "
-                        "check the disk and convert again"
-                    )
+    parity = None
+    if plan.proof == "logits" and plan.source_format != "gguf":
+        ends = (plan.source, plan.source_format), (folder, plan.target_format)
+        parity = compare_logits(
+            *ends, plan.source_sizes, rounded_to=plan.dtype, target_name=str(plan.target), target_sizes=plan.reader.sizes
+        )
+        write_record(folder / PARITY_FILE, parity)
+    if plan.proof == "headers":
+        return parity, None
+    return parity, write_conversion_certificate(plan.reader, written, rounded_to=plan.dtype, parity=parity)

@@ -19,6 +19,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
+from megatron_astro.checkpoint.certify import certify_trained
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
@@ -55,6 +56,7 @@ def save_training_state(
     dist.barrier()
     if dist.get_rank() == 0:
         shutil.copytree(assets, partial / MODEL_FILES_FOLDER)
+        certify_trained(partial)  # reads back what was written: a save that cannot be read never gets its name
         fsync_tree(partial)
         partial.rename(folder)
         fsync_path(folder.parent)

@@ -2,7 +2,8 @@
 
 - `resolved.toml`, `metrics.jsonl`: configuration and optimizer steps; `heldout.jsonl`: held-out loss along the way
 - `layout.json`, `stages.json`: ranks, wall time of every stage
-- `parity.json`, there or in the checkpoint the run began from, and `hf/parity.json`: proofs of the conversions there and back
+- `parity.json`, there or in the checkpoint the run began from, and `hf/parity.json`: proofs of the conversions there and back;
+  `certificate.json` beside each: the root of the weights
 - `evaluation/heldout_{before,after,difference}.json`: loss on held-out documents
 - `evaluation/{before,after,difference}_{answer_text,letter}.json`: exams
 - `generation.json`: a sentence continued before and after
@@ -21,6 +22,7 @@ from megatron_astro.errors import DataError
 from megatron_astro.exam_records import Continuation, ExamComparison, ExamRecord, LossComparison
 from megatron_astro.provenance import current_provenance
 from megatron_astro.records import (
+    CertificateRecord,
     DatasetRecord,
     HeldoutPoint,
     LayoutRecord,
@@ -185,7 +187,15 @@ def _parity(config: RunConfig, run: RunFolder) -> Parity | None:
         tolerance=proof.tolerance,
         num_parameters=proof.num_parameters,
         back=read_record(back, ParityRecord).max_abs_logit_difference if back.exists() else None,
+        root=_root(there.parent),
+        back_root=_root(back.parent),
     )
+
+
+def _root(folder: Path) -> str | None:
+    """The root of the weights in a folder, where they were certified."""
+    path = folder / "certificate.json"
+    return read_record(path, CertificateRecord).root if path.exists() else None
 
 
 def _wall_seconds(run: RunFolder) -> dict[str, float]:

@@ -125,6 +125,10 @@ class Parity:
     num_parameters: int
     back: float | None
     """Largest logit difference of the conversion back after training, where its proof is kept."""
+    root: str | None
+    """Root of the weights the run began from, where they were certified: `tools/certify_checkpoint.py` finds it in any format."""
+    back_root: str | None
+    """Root of the trained weights once converted back."""
 
 
 @dataclass(frozen=True, kw_only=True)

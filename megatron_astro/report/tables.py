@@ -70,6 +70,8 @@ def training_table(report: Report) -> Table:
         rows += [("Model before", report.models.before), ("Model after", report.models.after)]
     if report.parity:
         rows.append(("Conversion", _conversion(report)))
+        roots = (("Root of the weights before", report.parity.root), ("Root of the weights after", report.parity.back_root))
+        rows += [(name, root) for name, root in roots if root]
     return Table(caption="How the model was trained", heading=("What", "Value"), rows=tuple(rows))
 
 

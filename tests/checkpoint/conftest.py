@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -167,3 +168,16 @@ def megatron_of(tmp_path_factory):
         return target
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_by_megatron(family_folder, megatron_of, in_megatron, tmp_path_factory):
+    """What two ranks of megatron-core made of our checkpoints: saved again at tp=2 and pp=2, a step trained, logits at tp=2."""
+    target = tmp_path_factory.mktemp("by_megatron")
+    gqa, tied, even = (megatron_of(family_folder(name)) for name in ("gqa", "tied", "even"))
+    resaved = [("resave", gqa, target / "gqa"), ("resave", tied, target / "tied")]
+    in_megatron(*resaved, ("logits", even, target / "logits.pt"), ("train", gqa, target / "trained"), ranks=2)
+    for source in (gqa, tied):
+        for layout in ("tp2pp1", "tp1pp2"):
+            shutil.copytree(source / "huggingface", target / ("gqa" if source == gqa else "tied") / layout / "huggingface")
+    return target

@@ -15,7 +15,7 @@ from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
 from megatron_astro.errors import CheckpointError, ConfigError
-from megatron_astro.records import ParityRecord, read_record
+from megatron_astro.records import CertificateRecord, ParityRecord, read_record
 
 pytestmark = pytest.mark.usefixtures("megatron")
 ROOT = Path(__file__).parents[2]
@@ -37,8 +37,8 @@ def test_there_and_back_again_every_byte_is_the_same(family, tmp_path):
     assert done.parity.max_abs_logit_difference <= 1e-4
     convert(there, back)
     found, wanted = contents(back), contents(family)
-    found.pop("parity.json")
-    found.pop("conversion.jsonl")
+    for record in ("parity.json", "certificate.json", "conversion.jsonl"):
+        found.pop(record)
     # transformers writes its tensors in another order than we do: compare them one by one, and every other file whole
     tensors, originals = load_file(back / "model.safetensors"), load_file(family / "model.safetensors")
     assert {name: content for name, content in found.items() if name != "model.safetensors"} == {
@@ -89,8 +89,34 @@ def test_a_format_can_be_converted_to_itself(gqa, megatron_of, tmp_path, target_
 def test_headers_are_proof_enough_where_asked(gqa, tmp_path):
     done = convert(gqa, tmp_path / "megatron", verification="headers")
     assert done.parity is None
+    assert done.certificate is None
     assert not (tmp_path / "megatron/parity.json").exists()
-    assert "logits not compared" in done.summary()
+    assert not (tmp_path / "megatron/certificate.json").exists()
+    assert "names, types and shapes checked; logits not compared" in done.summary()
+
+
+def test_digests_prove_every_bit_of_models_too_large_for_logits(gqa, tmp_path):
+    done = convert(gqa, tmp_path / "megatron", verification="readback")
+    assert done.parity is None
+    assert not (tmp_path / "megatron/parity.json").exists()
+    assert read_record(tmp_path / "megatron/certificate.json", CertificateRecord) == done.certificate
+    assert f"every tensor read back bit for bit, root {done.certificate.root}; logits not compared" in done.summary()
+
+
+def test_a_weight_that_came_out_wrong_leaves_no_target(gqa, tmp_path, monkeypatch):
+    """A change too small for the comparison of logits."""
+
+    def flipping(self, folder, *arguments):
+        original(self, folder, *arguments)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"].view(torch.int32)[5, 7] ^= 1
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    original = HuggingFaceWriter.finish
+    monkeypatch.setattr(HuggingFaceWriter, "finish", flipping)
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight \(other numbers\); nothing was kept"):
+        convert(gqa, tmp_path / "target", target_format="huggingface")
+    assert nothing_left(tmp_path / "target")
 
 
 def test_conversion_needs_neither_megatron_nor_a_process_group(gqa, tmp_path):
@@ -200,10 +226,10 @@ def test_reading_back_finds_a_tensor_that_changed_on_the_way(gqa, tmp_path, monk
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
     done = convert(gqa, tmp_path / "whole", target_format="huggingface", verification="readback")
-    assert "read back bit for bit; logits not compared" in done.summary()
+    assert "read back bit for bit, root " in done.summary()
     original = HuggingFaceWriter.finish
     monkeypatch.setattr(HuggingFaceWriter, "finish", damaged)
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight read back from .*target is not what"):
+    with pytest.raises(CheckpointError, match=r"not what .* holds: model\.norm\.weight \(other numbers\)"):
         convert(gqa, tmp_path / "target", target_format="huggingface", verification="readback")
     assert nothing_left(tmp_path / "target")
 

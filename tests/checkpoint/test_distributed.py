@@ -40,19 +40,6 @@ def refusal(folder):
     return str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def saved_by_megatron(family_folder, megatron_of, in_megatron, tmp_path_factory):
-    """What two ranks of megatron-core made of our checkpoints: saved again at tp=2 and pp=2, a step trained, logits at tp=2."""
-    target = tmp_path_factory.mktemp("by_megatron")
-    gqa, tied, even = (megatron_of(family_folder(name)) for name in ("gqa", "tied", "even"))
-    resaved = [("resave", gqa, target / "gqa"), ("resave", tied, target / "tied")]
-    in_megatron(*resaved, ("logits", even, target / "logits.pt"), ("train", gqa, target / "trained"), ranks=2)
-    for source in (gqa, tied):
-        for layout in ("tp2pp1", "tp1pp2"):
-            shutil.copytree(source / "huggingface", target / ("gqa" if source == gqa else "tied") / layout / "huggingface")
-    return target
-
-
 @pytest.mark.parametrize("layout", ["tp2pp1", "tp1pp2"])
 @pytest.mark.parametrize("name", ["gqa", "tied"])
 def test_reads_what_megatron_core_loaded_and_saved_at_other_layouts(saved_by_megatron, family_folder, weights, name, layout):

@@ -11,6 +11,7 @@ from megatron_astro.evaluation.scores import exam_estimate, group_scores
 from megatron_astro.exam_records import Answer, DocumentLoss, ExamRecord, LossRecord
 from megatron_astro.records import (
     LETTERS,
+    CertificateRecord,
     DatasetRecord,
     HeldoutPoint,
     LayoutRecord,
@@ -113,6 +114,12 @@ def parity_record(difference):
     )
 
 
+def certificate_record(root):
+    return CertificateRecord(
+        digest_format="1", root=root, num_bytes=8, num_parameters=2, settings={}, tensors=(), provenance=PROVENANCE
+    )
+
+
 def write_training(folder):
     config = RunConfig(
         run_folder=folder,
@@ -157,6 +164,8 @@ def write_surroundings(folder):
     )
     write_record(folder / "base/parity.json", parity_record(3.1e-5))
     write_record(folder / "hf/parity.json", parity_record(2.4e-5))
+    write_record(folder / "base/certificate.json", certificate_record("b" * 64))
+    write_record(folder / "hf/certificate.json", certificate_record("a" * 64))
     dataset = DatasetRecord(
         tokenizer="base", tokenizer_sha256="0", vocabulary_size=49152, num_documents=136, num_tokens=20_480, dtype="uint16", lowest_id=0,
         highest_id=49151, append_eod=True, documents="corpus.jsonl", documents_sha256="0", bin_sha256="0", idx_sha256="0",

@@ -21,6 +21,7 @@ def test_everything_asked_of_report_json_is_there(make_run, tmp_path):
         assert exam["difference"]["low"][group] < mean < exam["difference"]["high"][group]
     assert plain["train"]["tokens"] == 61_440
     assert plain["parity"]["max_abs_logit_difference"] == 3.1e-5
+    assert (plain["parity"]["root"], plain["parity"]["back_root"]) == ("b" * 64, "a" * 64)
     assert (plain["layout"]["tp"], plain["layout"]["pp"], plain["layout"]["dp"]) == (1, 2, 1)
     assert plain["wall_seconds"]["training"] == 9.5 * len("training")
     assert plain["missing"] == []
@@ -95,6 +96,7 @@ def test_a_parity_of_the_run_itself_comes_first(make_run):
     (folder / "parity.json").write_text(json.dumps(proof | {"max_abs_logit_difference": 1e-6}))
     parity = collect_report(folder)[0].parity
     assert (parity.max_abs_logit_difference, parity.back) == (1e-6, 2.4e-5)
+    assert (parity.root, parity.back_root) == (None, "a" * 64)
 
 
 @pytest.mark.parametrize("name", ["resolved.toml", "metrics.jsonl"])
