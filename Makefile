@@ -35,7 +35,7 @@ demo: $(READY)
 	@$(VENV)/bin/python examples/tiny_cpu/demo.py
 
 test: $(READY)
-	@echo "tests: usually about 8 minutes on 2 cores; the percentage is of the number of tests"
+	@echo "tests: about 10 minutes on 2 cores; the percentage is of the number of tests"
 	@$(VENV)/bin/python -m pytest
 
 checks: $(READY)

@@ -1,7 +1,7 @@
 """Keep freed memory in the process instead of giving it back to the system between training steps.
 
 glibc returns every large activation to the kernel as soon as it is freed, and takes it back as zeroed pages at the next step; on a CPU
-the page faults cost more than the arithmetic (2.5x per step measured on 2 cores). `mallopt` turns that off from inside the process.
+the page faults can cost more than the arithmetic. `mallopt` turns that off from inside the process.
 """
 
 import ctypes
