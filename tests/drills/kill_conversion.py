@@ -34,8 +34,15 @@ def start(source, target, target_format):
 
 
 def contents(folder):
+    """Name -> SHA-256 of every file; of the certificate without when and by which command it was made."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): sha256(_lasting(path)).hexdigest() for path in files}
+
+
+def _lasting(path):
+    if path.name != "certificate.json":
+        return path.read_bytes()
+    return json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "provenance"}).encode()
 
 
 def finished_files(partial):
