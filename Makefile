@@ -9,11 +9,12 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 
-.PHONY: help setup demo test checks format clean
+.PHONY: help setup demo test test-slow checks format clean
 
 help:
 	@echo "make demo     the whole workflow on a small real LLaMA (about 10 minutes on 2 cores, after set-up)"
 	@echo "make test     the tests (about 10 minutes on 2 cores)"
+	@echo "make test-slow the tests left out there"
 	@echo "make checks   style, types, layering"
 	@echo "make setup    only prepare $(VENV); tools then run as $(VENV)/bin/python tools/NAME.py --help"
 
@@ -36,7 +37,11 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "tests: about 10 minutes on 2 cores; the percentage is of the number of tests"
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(READY)
+	@echo "slow tests: sanitizers, wide matrices, long drills"
+	@$(VENV)/bin/python -m pytest -m "slow and not gpu"
 
 checks: $(READY)
 	@$(VENV)/bin/ruff format --check .

@@ -13,13 +13,20 @@ COMPILE_ARGUMENTS = [
     "-isystem", pybind11.get_include(),
 ]  # fmt: skip
 
-data = Pybind11Extension(
-    "megatron_astro._data",
-    sources=sorted(map(str, Path("csrc/data").glob("*.cpp"))),
-    depends=sorted(map(str, Path("csrc").rglob("*.h"))),
-    cxx_std=20,
-    extra_compile_args=COMPILE_ARGUMENTS,
-)
+# A folder of csrc is a module: csrc/data -> megatron_astro._data. None of these needs torch.
+MODULES = ("data",)
 
-# The fused operations (csrc/ops -> megatron_astro._ops) join this list.
-setup(ext_modules=[data], cmdclass={"build_ext": build_ext})
+
+def extension(name: str) -> Pybind11Extension:
+    """The compiled module of one folder."""
+    return Pybind11Extension(
+        f"megatron_astro._{name}",
+        sources=sorted(map(str, Path("csrc", name).glob("*.cpp"))),
+        depends=sorted(map(str, Path("csrc").rglob("*.h"))),
+        cxx_std=20,
+        extra_compile_args=COMPILE_ARGUMENTS,
+    )
+
+
+# The fused operations (csrc/ops -> megatron_astro._ops), which use PyTorch's stable ABI, join this list.
+setup(ext_modules=[extension(name) for name in MODULES], cmdclass={"build_ext": build_ext})

@@ -6,7 +6,7 @@ every field's type and say which file, line and field is wrong.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,18 +18,6 @@ from megatron_astro.files import write_atomic
 Letter = Literal["A", "B", "C", "D"]
 LETTERS: tuple[Letter, Letter, Letter, Letter] = ("A", "B", "C", "D")
 Method = Literal["letter", "answer_text"]
-Split = Literal["train", "heldout"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """One clean text of the corpus; a line of a corpus JSONL file."""
-
-    id: str
-    text: str
-    title: str = ""
-    topic: str = ""
-    split: Split = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,29 +192,6 @@ class CertificateRecord:
     source: CertifiedSource | None = None
     logits: CertifiedLogits | None = None
     provenance: Provenance
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRecord:
-    """What a `.bin/.idx` pair holds; its sidecar `.json`."""
-
-    tokenizer: str
-    tokenizer_sha256: str
-    vocabulary_size: int
-    num_documents: int
-    num_tokens: int
-    dtype: str
-    lowest_id: int
-    highest_id: int
-    append_eod: bool
-    eod_id: int | None = None
-    documents: str
-    documents_sha256: str
-    split: str = "all"
-    bin_sha256: str
-    idx_sha256: str
-    provenance: Provenance
-    document_ids: tuple[str, ...] = field(default=())
 
 
 Record = TypeVar("Record")

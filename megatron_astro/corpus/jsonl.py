@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from megatron_astro.corpus_records import Document
 from megatron_astro.errors import DataError
-from megatron_astro.records import Document, read_lines
+from megatron_astro.records import read_lines
 
 SplitChoice = Literal["train", "heldout", "all"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.data.indexed import IndexedTokens, dataset_file, open_indexed
 from megatron_astro.data.token_dataset import DocumentId, read_sidecar
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import DataError
 from megatron_astro.provenance import file_sha256
-from megatron_astro.records import DatasetRecord
 
 IDS_AT_ONCE = 1 << 24
 BAR_CHARACTERS = 40

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.data.indexed import IndexedTokens, Tokens, dataset_file, open_indexed
 from megatron_astro.errors import DataError
-from megatron_astro.records import DatasetRecord, read_record
+from megatron_astro.records import read_record
 
 DocumentId = str | int
 

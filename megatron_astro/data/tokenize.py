@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from megatron_astro.corpus_records import DatasetRecord, Document
 from megatron_astro.data.indexed import dataset_file, token_dtype
 from megatron_astro.data.indexed_writer import IndexedWriter
 from megatron_astro.data.tokenizer import TextTokenizer
@@ -15,7 +16,7 @@ from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.files import atomic_file
 from megatron_astro.progress import track
 from megatron_astro.provenance import current_provenance, file_sha256
-from megatron_astro.records import DatasetRecord, Document, read_record, to_plain
+from megatron_astro.records import read_record, to_plain
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from megatron_astro.corpus.jsonl import Corpus
+from megatron_astro.corpus_records import Document
 from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.evaluation.likelihood import score_trees
 from megatron_astro.evaluation.model import LoadedModel
 from megatron_astro.evaluation.tokenisation import TokenTree, split_texts
 from megatron_astro.exam_records import DocumentLoss, LossRecord
 from megatron_astro.provenance import current_provenance, file_sha256
-from megatron_astro.records import Document
 
 
 def measure_loss(loaded: LoadedModel, corpus: Corpus, *, window: int, batch_size: int) -> LossRecord:

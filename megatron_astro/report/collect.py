@@ -18,12 +18,12 @@ from typing import TypeVar
 
 from megatron_astro.config.command_line import parse_options
 from megatron_astro.config.run import RunConfig
+from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.errors import DataError
 from megatron_astro.exam_records import Continuation, ExamComparison, ExamRecord, LossComparison
 from megatron_astro.provenance import current_provenance
 from megatron_astro.records import (
     CertificateRecord,
-    DatasetRecord,
     HeldoutPoint,
     LayoutRecord,
     ParityRecord,

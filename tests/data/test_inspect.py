@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from megatron_astro.corpus_records import Document
 from megatron_astro.data.indexed import dataset_file
 from megatron_astro.data.inspect import decode_documents, length_statistics, verify_dataset
 from megatron_astro.data.tokenize import DocumentSource, write_dataset
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import DataError
-from megatron_astro.records import Document
 
 DOCUMENTS = [Document(id="sun", text="The Sun is a star."), Document(id="moon", text="The Moon is not.")]
 

@@ -3,10 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.data.indexed import dataset_file, open_indexed
 from megatron_astro.data.token_dataset import TokenDataset, read_sidecar
 from megatron_astro.errors import DataError
-from megatron_astro.records import DatasetRecord, Provenance, write_record
+from megatron_astro.records import Provenance, write_record
 
 RECORD = DatasetRecord(
     tokenizer="tokenizer", tokenizer_sha256="0", vocabulary_size=10, num_documents=2, num_tokens=5, dtype="uint16", lowest_id=1,

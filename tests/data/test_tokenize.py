@@ -2,13 +2,13 @@ import itertools
 
 import pytest
 
+from megatron_astro.corpus_records import Document
 from megatron_astro.data.indexed import dataset_file, open_indexed
 from megatron_astro.data.token_dataset import read_sidecar
 from megatron_astro.data.tokenize import DOCUMENTS_AT_ONCE, DocumentSource, write_dataset
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.provenance import file_sha256
-from megatron_astro.records import Document
 
 DOCUMENTS = [
     Document(id=f"doc-{number}", text=f"Star {number} lies {number * 7} parsecs away.")

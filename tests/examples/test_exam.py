@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_astro.records import Document, Question, read_lines
+from megatron_astro.corpus_records import Document
+from megatron_astro.records import Question, read_lines
 
 FOLDER = Path(__file__).parents[2] / "examples/tiny_cpu"
 DOCUMENTS = {document.id: document for document in read_lines(FOLDER / "corpus.jsonl", Document)}

@@ -6,13 +6,13 @@ import pytest
 
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import DataConfig, ModelConfig, ParallelConfig, RunConfig, TrainingConfig
+from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.evaluation.compare import compare_folder
 from megatron_astro.evaluation.scores import exam_estimate, group_scores
 from megatron_astro.exam_records import Answer, DocumentLoss, ExamRecord, LossRecord
 from megatron_astro.records import (
     LETTERS,
     CertificateRecord,
-    DatasetRecord,
     HeldoutPoint,
     LayoutRecord,
     ParityRecord,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_astro.corpus_records import Document
 from megatron_astro.data.tokenize import DocumentSource, write_dataset
 from megatron_astro.data.tokenizer import TextTokenizer
-from megatron_astro.records import Document
 
 TOOL = Path(__file__).parents[2] / "tools" / "inspect_dataset.py"
 
