@@ -46,3 +46,43 @@ def build_blending_index(weights: npt.NDArray[np.float64], num_samples: int) -> 
 
 def build_exhaustive_blending_index(sizes: _Index) -> tuple[_Index, _Index]:
     """As build_blending_index, with dataset i giving exactly sizes[i] samples. Equal to build_exhaustive_blending_indices."""
+
+def crc32c_implementations() -> list[str]:
+    """How this processor can compute CRC-32C, fastest first: "instructions" where it has them, and "table"."""
+
+def crc32c_blocks(bytes: npt.NDArray[np.uint8], block_size: int, implementation: str = "") -> npt.NDArray[np.uint32]:
+    """CRC-32C of every `block_size` bytes (a multiple of 8; the last block may be shorter), by the fastest or a named implementation."""
+
+def gather_spans(sources: list[npt.NDArray[np.uint8]], numbers: _Index, starts: _Index, sizes: _Index) -> npt.NDArray[np.uint8]:
+    """Spans of bytes laid end to end: the i-th is sources[numbers[i]][starts[i] : starts[i] + sizes[i]]."""
+
+class Encoder:
+    """Text to token ids; a factory below makes one. Not for several threads at once: it keeps a cache of words."""
+
+    def encode_batch(self, texts: list[str]) -> tuple[npt.NDArray[np.int32], _Index]:
+        """Ids of all texts end to end, and how many each has; -1 for a text that only the reference tokenizer can encode."""
+
+def byte_level_encoder(
+    merges: list[npt.NDArray[np.int32]],
+    byte_ids: npt.NDArray[np.int32],
+    whole_words: list[tuple[bytes, int]],
+    added: list[tuple[bytes, int]],
+    refused: list[bytes],
+    family: str,
+    digits_apart: bool,
+    longest_number: int,
+    classes: npt.NDArray[np.uint8],
+) -> Encoder:
+    """Byte-level BPE. `merges` is lefts, rights, ranks, results; `family` "gpt2" or "gpt4"; `classes` has a byte a code point:
+    1 letter, 2 number, 4 space, 8 digit to set apart, 128 unknown (texts with it are refused, as are texts that hold one of `refused`)."""
+
+def character_encoder(
+    merges: list[npt.NDArray[np.int32]],
+    byte_ids: npt.NDArray[np.int32],
+    character_ids: npt.NDArray[np.int32],
+    added: list[tuple[bytes, int]],
+    refused: list[bytes],
+    prefix: int,
+) -> Encoder:
+    """sentencepiece's BPE. `character_ids` is by code point, -1 where the vocabulary lacks it; U+2581 goes before a text 0 always,
+    1 unless it is there, 2 unless it is there and before the first part only, 3 never."""

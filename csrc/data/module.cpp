@@ -12,6 +12,8 @@
 namespace py = pybind11;
 namespace ma = megatron_astro;
 
+void register_texts(py::module_& module);  // text_bindings.cpp
+
 namespace {
 
 template <typename Item>
@@ -109,4 +111,5 @@ PYBIND11_MODULE(_data, module) {
              py::arg("seed"));
   module.def("build_blending_index", &blending_index, py::arg("weights").noconvert(), py::arg("num_samples"));
   module.def("build_exhaustive_blending_index", &exhaustive_blending_index, py::arg("sizes").noconvert());
+  register_texts(module);
 }

@@ -1,31 +1,67 @@
-"""The tokenizer of a Hugging Face folder, read with the `tokenizers` library alone; no token is added that was not asked for."""
+"""The tokenizer of a Hugging Face folder: its `tokenizer.json` read with the `tokenizers` library, or else its `tokenizer.model`.
 
+No token is added that was not asked for: the template that a LLaMA tokenizer adds its BOS with is not applied.
+"""
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from tokenizers import Tokenizer
 
+from megatron_astro._data import Encoder
+from megatron_astro.data.encoder_tables import build_encoder
+from megatron_astro.data.sentencepiece_model import SentencePieceModel
 from megatron_astro.errors import DataError
 
 TOKENIZER_FILE = "tokenizer.json"
+MODEL_FILE = "tokenizer.model"
+
+
+class _HuggingFaceModel:
+    """A `tokenizer.json` in the `tokenizers` library."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path = path
+        self._content = content
+        _parse_object(path, content)
+        with _TokenizersErrors(path):
+            self._tokenizer = Tokenizer.from_str(content.decode())
+        self._tokenizer.no_truncation()  # a tokenizer.json may carry both settings, and both would falsify documents
+        self._tokenizer.no_padding()
+
+    def vocabulary(self) -> Mapping[str, int]:
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def special_id(self, kind: str) -> int | None:
+        return None
+
+    def build_encoder(self) -> Encoder:
+        return build_encoder(json.loads(self._content))
 
 
 class TextTokenizer:
     """Text to token ids and back, with the ids that mark a text's beginning and end (None where the folder names none)."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / TOKENIZER_FILE
-        content = _read_tokenizer_file(path)
-        with _TokenizersErrors(path):
-            self._tokenizer = Tokenizer.from_str(content.decode())
-        self._tokenizer.no_truncation()  # a tokenizer.json may carry both settings, and both would falsify documents
-        self._tokenizer.no_padding()
+        path, content = _read_tokenizer_file(folder)
+        self._model: _HuggingFaceModel | SentencePieceModel
+        self._model = SentencePieceModel(content, str(path)) if path.name == MODEL_FILE else _HuggingFaceModel(path, content)
         self.folder = folder
         self.sha256 = hashlib.sha256(content).hexdigest()
-        self.vocabulary_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self._vocabulary = self._model.vocabulary()
+        self.vocabulary_size = max(self._vocabulary.values(), default=-1) + 1
         if self.vocabulary_size == 0:
             raise DataError(f"{path} has an empty vocabulary; copy the model's own tokenizer.json there")
         self.bos_id = self._special_id("bos")
@@ -33,19 +69,36 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, with no special token added."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of several texts, on all cores."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Ids of several texts, by the library the tokenizer was made for: what `encoder.TextEncoder` is held against."""
+        return self._model.encode_batch(texts)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of one text, and from which to before which character of it each stands for."""
+        if isinstance(self._model, SentencePieceModel):
+            raise DataError(
+                f"{self.folder} has a {MODEL_FILE} alone, which does not say where tokens are in a text; save the tokenizer with "
+                f"transformers, which writes a {TOKENIZER_FILE}"
+            )
+        return self._model.encode_with_offsets(text)
+
+    def build_encoder(self) -> Encoder:
+        """The compiled encoder of this tokenizer, unproven; UnknownTokenizerError where it has parts that one does not know."""
+        return self._model.build_encoder()
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token, added ones included, and its id."""
+        return self._vocabulary
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens shown."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return self._model.decode(ids)
 
     def token_id(self, token: str) -> int:
         """The id of a token given by its text, such as `<|endoftext|>`; DataError if the vocabulary has no such token."""
-        number = self._tokenizer.token_to_id(token)
+        number = self._vocabulary.get(token)
         if number is None:
             raise DataError(f"the tokenizer in {self.folder} has no token {token!r}; name one of its vocabulary")
         return number
@@ -60,16 +113,16 @@ class TextTokenizer:
 
     def _special_id(self, kind: str) -> int | None:
         """The id of the bos or eos token: by its text in tokenizer_config.json, else by number in the model's configurations."""
-        named = _read_config(self.folder / "tokenizer_config.json").get(f"{kind}_token")
+        named = read_config(self.folder / "tokenizer_config.json").get(f"{kind}_token")
         token = named.get("content") if isinstance(named, dict) else named
         if isinstance(token, str):
             return self.token_id(token)
         for name in ("generation_config.json", "config.json"):
-            value = _read_config(self.folder / name).get(f"{kind}_token_id")
+            value = read_config(self.folder / name).get(f"{kind}_token_id")
             number = value[0] if isinstance(value, list) and value else value
             if isinstance(number, int):
                 return self._checked_id(number, f"{self.folder / name}: {kind}_token_id")
-        return None
+        return self._model.special_id(kind)
 
     def _checked_id(self, number: int, where: str) -> int:
         if not 0 <= number < self.vocabulary_size:
@@ -93,19 +146,22 @@ class _TokenizersErrors:
             raise DataError(f"{self._path} is not a tokenizer: {error}; copy the model's own tokenizer.json there") from error
 
 
-def _read_tokenizer_file(path: Path) -> bytes:
+def _read_tokenizer_file(folder: Path) -> tuple[Path, bytes]:
+    """The folder's tokenizer.json, or its tokenizer.model where it has no other."""
+    path = folder / TOKENIZER_FILE
+    if not path.exists() and (folder / MODEL_FILE).exists():
+        path = folder / MODEL_FILE
     try:
-        content = path.read_bytes()
+        return path, path.read_bytes()
     except OSError as error:
         raise DataError(
             f"cannot read {path}: {error.strerror}; name a Hugging Face folder with a {TOKENIZER_FILE} "
-            "(transformers writes one when it saves a fast tokenizer)"
+            f"(transformers writes one when it saves a fast tokenizer) or a {MODEL_FILE}"
         ) from error
-    _parse_object(path, content)
-    return content
 
 
-def _read_config(path: Path) -> dict[str, object]:
+def read_config(path: Path) -> dict[str, object]:
+    """A JSON object of the folder; empty where there is no such file."""
     return _parse_object(path, path.read_bytes()) if path.exists() else {}
 
 
