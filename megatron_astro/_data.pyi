@@ -74,7 +74,8 @@ def byte_level_encoder(
     classes: npt.NDArray[np.uint8],
 ) -> Encoder:
     """Byte-level BPE. `merges` is lefts, rights, ranks, results; `family` "gpt2" or "gpt4"; `classes` has a byte a code point:
-    1 letter, 2 number, 4 space, 8 digit to set apart, 128 unknown (texts with it are refused, as are texts that hold one of `refused`)."""
+    1 letter, 2 number, 4 space, 8 digit to set apart, 128 unknown (texts with it are refused, as are texts that hold one of `refused`).
+    """
 
 def character_encoder(
     merges: list[npt.NDArray[np.int32]],
@@ -84,5 +85,6 @@ def character_encoder(
     refused: list[bytes],
     prefix: int,
 ) -> Encoder:
-    """sentencepiece's BPE. `character_ids` is by code point, -1 where the vocabulary lacks it; U+2581 goes before a text 0 always,
-    1 unless it is there, 2 unless it is there and before the first part only, 3 never."""
+    """Sentencepiece's BPE. `character_ids` is by code point, -1 where the vocabulary lacks it; U+2581 goes before a text 0 always,
+    1 unless it is there, 2 unless it is there and before the first part only, 3 never.
+    """

@@ -41,8 +41,48 @@ class Document:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """One conversation for supervised fine-tuning; a line of a chat JSONL file."""
+
+    messages: tuple[Message, ...]
+    id: str = ""
+    split: Split = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChecksums:
+    """One file of a dataset: what follows the prefix in its name, its size, CRC-32C of every MiB (eight hexadecimal digits each)."""
+
+    name: str
+    num_bytes: int
+    crc32c: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One file that documents were read from, and how many of its documents are in the dataset."""
+
+    path: str
+    sha256: str
+    num_documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """What a `.bin/.idx` pair holds; its sidecar `.json`."""
+    """What a `.bin/.idx` pair holds; its sidecar `.json`.
+
+    `prepend_bos` and `append_eod` say what was put around each document. `shuffle_seed` is that of the order the documents were written in
+    (null: the order of the inputs). `loss_mask` says that PREFIX_mask.bin/.idx stands beside, one byte a token, 1 where a loss is taken.
+    Names and origins of documents are in PREFIX.ids; sidecars without `files` (version 1) have them in `document_ids`.
+    """
 
     tokenizer: str
     tokenizer_sha256: str
@@ -54,6 +94,11 @@ class DatasetRecord:
     highest_id: int
     append_eod: bool
     eod_id: int | None = None
+    prepend_bos: bool = False
+    bos_id: int | None = None
+    shuffle_seed: int | None = None
+    loss_mask: bool = False
+    num_rejected: int = 0
     documents: str
     documents_sha256: str
     split: str = "all"
@@ -61,3 +106,5 @@ class DatasetRecord:
     idx_sha256: str
     provenance: Provenance
     document_ids: tuple[str, ...] = field(default=())
+    inputs: tuple[InputFile, ...] = ()
+    files: tuple[FileChecksums, ...] = ()

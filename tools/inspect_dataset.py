@@ -35,14 +35,15 @@ def inspect_dataset(options: InspectOptions) -> str:
     print(f"{options.prefix}: {tokens.num_documents} documents, {tokens.num_tokens} tokens as {tokens.ids.dtype.name}")
     print(f"ids from {dataset.lowest_id} to {dataset.highest_id}")
     if record is not None:
-        print(f"made from {record.documents} (split {record.split}) with {record.tokenizer}, EOD {record.eod_id}")
+        print(
+            f"made from {record.documents} (split {record.split}) with {record.tokenizer}, BOS {record.bos_id}, EOD {record.eod_id}, "
+            f"shuffle seed {record.shuffle_seed}"
+        )
     print(length_statistics(tokens.document_lengths()))
     if options.tokenizer is not None:
         for document in decode_documents(dataset, TextTokenizer(options.tokenizer), options.show):
             print(f"\n--- {document.document_id} ({document.num_tokens} tokens)\n{document.text}")
-    proof = (
-        "index, sizes and SHA-256 agree" if record is not None else "index and sizes agree (no sidecar, so no digests to check)"
-    )
+    proof = "index, sizes and checksums agree" if record is not None else "index and sizes agree (no sidecar, so no checksums)"
     return f"{options.prefix} is whole: {proof}."
 
 

@@ -19,13 +19,37 @@ logger = logging.getLogger(__name__)
 
 PROBED_TOKENS = 2048
 PROBES = (
-    "", " ", "  ", "   a", "a ", "a  b", "\n", "\r\n \r\n x", " \n\n  \tx \n", "\t\ta", "\u00a0\u2003b\u3000", "\x00\x01\x1f\x7f", "\u0085\u2028",
-    "It's we'll THEY'RE I'M 'S 'sS '\u017f ''d 've've x'tt", "12345 6 78 \u00bd\u00b2\u0663\u2163 3.14159e-27", "a1b22c333d4444",
-    "na\u00efve caf\u00e9 cafe\u0301 \u00c5ngstr\u00f6m \u2609 M\u2299 \u03b1\u03b2\u03b3 \u0416 \u05d0\u05d1 \u0639\u0631\u0628 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
-    "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0 \ud55c\uad6d\uc5b4 \U0001f52d\U0001f469\u200d\U0001f680 \U0001d54f\U00020000", "\u2581\u2581a\u2581b \u2581", "a\ufffdb\ufeff",
-    r"$\alpha_{\rm CO} = 4.3\,M_\odot\,({\rm K\,km\,s^{-1}\,pc^2})^{-1}$ \citep{Bolatto+13}", "!!!???...---===~~~\n\n((([[[{{{", "<s></s><unk><0x0A>",
-    "x" * 300, "ab" * 200, "The Hubble constant is 73.04 \u00b1 1.04 km/s/Mpc; z=1.5, t0 ~ 13.8 Gyr.\n" * 3, " " * 100 + "y", "\n" * 40, "\u4e2d" * 90,
-)  # fmt: skip
+    "",
+    " ",
+    "  ",
+    "   a",
+    "a ",
+    "a  b",
+    "\n",
+    "\r\n \r\n x",
+    " \n\n  \tx \n",
+    "\t\ta",
+    "\u00a0\u2003b\u3000",
+    "\x00\x01\x1f\x7f",
+    "\u0085\u2028",
+    "It's we'll THEY'RE I'M 'S 'sS '\u017f ''d 've've x'tt",
+    "12345 6 78 \u00bd\u00b2\u0663\u2163 3.14159e-27",
+    "a1b22c333d4444",
+    "na\u00efve caf\u00e9 cafe\u0301 \u00c5ngstr\u00f6m \u2609 M\u2299 \u03b1\u03b2\u03b3 \u0416 \u05d0\u05d1",
+    "\u0639\u0631\u0628 \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
+    "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0 \ud55c\uad6d\uc5b4 \U0001f52d\U0001f469\u200d\U0001f680 \U0001d54f\U00020000",
+    "\u2581\u2581a\u2581b \u2581",
+    "a\ufffdb\ufeff",
+    r"$\alpha_{\rm CO} = 4.3\,M_\odot\,({\rm K\,km\,s^{-1}\,pc^2})^{-1}$ \citep{Bolatto+13}",
+    "!!!???...---===~~~\n\n((([[[{{{",
+    "<s></s><unk><0x0A>",
+    "x" * 300,
+    "ab" * 200,
+    "The Hubble constant is 73.04 \u00b1 1.04 km/s/Mpc; z=1.5, t0 ~ 13.8 Gyr.\n" * 3,
+    " " * 100 + "y",
+    "\n" * 40,
+    "\u4e2d" * 90,
+)
 
 
 class TextEncoder:
@@ -48,8 +72,8 @@ class TextEncoder:
         if self._compiled is None:
             return _join(self.tokenizer.encode_batch(texts))
         ids, lengths = self._compiled.encode_batch(list(texts))
-        refused = np.flatnonzero(lengths < 0)
-        if refused.size == 0:
+        refused = np.flatnonzero(lengths < 0).tolist()
+        if not refused:
             return ids, lengths
         parts = np.split(ids, np.cumsum(np.maximum(lengths, 0))[:-1])
         for number, replacement in zip(refused, self.tokenizer.encode_batch([texts[number] for number in refused]), strict=True):

@@ -65,7 +65,8 @@ def _byte_level(content: Json, merges: Sequence[Merge]) -> Encoder:
     _require(all(character in vocabulary for character in alphabet), "its vocabulary lacks a byte")
     known = {character: byte for byte, character in enumerate(alphabet)}
     whole = content["model"].get("ignore_merges")
-    words = [(bytes(known[one] for one in token), id_) for token, id_ in vocabulary.items() if all(one in known for one in token)]
+    writable = ((token, id_) for token, id_ in vocabulary.items() if all(one in known for one in token))
+    words = [(bytes(known[one] for one in token), id_) for token, id_ in writable]
     added = _added_tokens(content, normalised=False)
     return byte_level_encoder(
         _merge_arrays(merges, vocabulary, range(len(merges))),
@@ -158,7 +159,9 @@ def _prefix(normalizer: Json | None, pre_tokenizer: Json | None) -> int:
         _require(normalizer == prepend, "its normaliser is not LLaMA-2's")
         return 0
     scheme = pre_tokenizer.get("prepend_scheme")
-    plain = pre_tokenizer.get("type") == "Metaspace" and pre_tokenizer.get("replacement") == MARK and not pre_tokenizer.get("split")
+    plain = (
+        pre_tokenizer.get("type") == "Metaspace" and pre_tokenizer.get("replacement") == MARK and not pre_tokenizer.get("split")
+    )
     _require(normalizer is None and plain and scheme in PREFIXES, "it cuts texts by a rule that is not LLaMA-2's")
     return PREFIXES[str(scheme)]
 
@@ -173,7 +176,9 @@ def _added_tokens(content: Json, *, normalised: bool) -> _Added:
     plain, refused = [], []
     for token in tokens:
         text = token["content"]
-        _require(not normalised or not token["normalized"] or not {" ", MARK} & set(text), f"it normalises its added token {text!r}")
+        _require(
+            not normalised or not token["normalized"] or not {" ", MARK} & set(text), f"it normalises its added token {text!r}"
+        )
         special = token["single_word"] or token["lstrip"] or token["rstrip"]
         if special or (token["normalized"] and (normalised or len(kinds) > 1)):
             refused.append(text.encode())

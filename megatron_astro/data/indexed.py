@@ -36,7 +36,7 @@ Tokens = npt.NDArray[np.int64]
 
 
 def dataset_file(prefix: Path, ending: str) -> Path:
-    """The file of a dataset with one of the endings bin, idx, json: the ending is added, dots in the prefix are kept."""
+    """The file of a dataset with one of the endings bin, idx, json, ids: the ending is added, dots in the prefix are kept."""
     return prefix.with_name(f"{prefix.name}.{ending}")
 
 
@@ -83,13 +83,13 @@ def open_indexed(prefix: Path) -> IndexedTokens:
     DataError
         A file is missing, truncated or too long, or an entry of the index contradicts another.
     """
-    idx, path = _map_file(dataset_file(prefix, "idx")), dataset_file(prefix, "idx")
+    idx, path = map_file(dataset_file(prefix, "idx")), dataset_file(prefix, "idx")
     dtype, num_sequences, num_bounds = _read_header(path, idx)
     tables = _Tables(idx, num_sequences, num_bounds)
     num_bytes = _check_pointers(path, tables, dtype.itemsize)
     _check_documents(path, tables)
     bin_path = dataset_file(prefix, "bin")
-    ids = _map_file(bin_path)
+    ids = map_file(bin_path)
     if ids.size != num_bytes:
         raise DataError(
             f"{bin_path} has {ids.size} bytes, but its index describes {num_bytes}: not a pair, or cut short; {REMEDY}"
@@ -113,7 +113,7 @@ class _Tables:
         )
 
 
-def _map_file(path: Path) -> npt.NDArray[np.uint8]:
+def map_file(path: Path) -> npt.NDArray[np.uint8]:
     """Map a file's bytes, read-only; an empty file is an empty array."""
     try:
         if path.stat().st_size == 0:

@@ -2,6 +2,7 @@
 
 import hashlib
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from megatron_astro.data.indexed import DTYPE_CODES, HEADER, MAGIC, VERSION
 from megatron_astro.errors import DataError
 
+SEQUENCES_AT_ONCE = 1 << 16  # half a MiB of pointers: they stay in the processor's cache
 LONGEST_SEQUENCE = np.iinfo(np.int32).max
 
 
@@ -69,15 +71,34 @@ class IndexedWriter:
         self._bin.close()
         if kind is None:
             self.bin_sha256 = self._digest.hexdigest()
-            self.idx_sha256 = self._write_index()
+            self.idx_sha256 = write_index(self._idx_path, np.array(self._lengths, np.int32), self.dtype)
 
-    def _write_index(self) -> str:
-        lengths = np.array(self._lengths, "<i4")
-        pointers = np.zeros(lengths.size, "<i8")
-        np.cumsum(lengths[:-1].astype(np.int64) * self.dtype.itemsize, out=pointers[1:])
-        code = next(number for number, name in DTYPE_CODES.items() if name == self.dtype.name)
-        header = HEADER.pack(MAGIC, VERSION, code, lengths.size, lengths.size + 1)
-        documents = np.arange(lengths.size + 1, dtype="<i8")
-        content = b"".join((header, lengths.tobytes(), pointers.tobytes(), documents.tobytes()))
-        self._idx_path.write_bytes(content)
-        return hashlib.sha256(content).hexdigest()
+
+def write_index(path: Path, lengths: npt.NDArray[np.int32], dtype: np.dtype[np.integer]) -> str:
+    """Write a `.idx` of documents of one sequence each, given their tokens [documents], a piece at a time; return its SHA-256."""
+    digest = hashlib.sha256()
+    code = next(number for number, name in DTYPE_CODES.items() if name == dtype.name)
+    with path.open("wb", buffering=0) as stream:
+        for piece in _index_pieces(lengths, dtype.itemsize, HEADER.pack(MAGIC, VERSION, code, lengths.size, lengths.size + 1)):
+            stream.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _index_pieces(lengths: npt.NDArray[np.int32], itemsize: int, header: bytes) -> Iterator[bytes | memoryview]:
+    yield header
+    yield np.ascontiguousarray(lengths, "<i4").data.cast("B") if lengths.size else b""
+    start = 0
+    pointers = np.empty(min(SEQUENCES_AT_ONCE, lengths.size) + 1, "<i8")
+    for first in range(0, lengths.size, SEQUENCES_AT_ONCE):
+        part = lengths[first : first + SEQUENCES_AT_ONCE]
+        ends = pointers[1 : part.size + 1]
+        np.cumsum(part, dtype=np.int64, out=ends)
+        ends *= itemsize
+        ends += start
+        pointers[0], start = start, int(ends[-1])
+        yield pointers[: part.size].data.cast("B")
+    documents = np.arange(min(SEQUENCES_AT_ONCE, lengths.size + 1), dtype="<i8")
+    for first in range(0, lengths.size + 1, SEQUENCES_AT_ONCE):
+        yield documents[: lengths.size + 1 - first].data.cast("B")
+        documents += SEQUENCES_AT_ONCE

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_astro.corpus_records import DatasetRecord
-from megatron_astro.data.indexed import IndexedTokens, dataset_file, open_indexed
-from megatron_astro.data.token_dataset import DocumentId, read_sidecar
+from megatron_astro.data.checksums import check_file
+from megatron_astro.data.dataset_files import described_file, id_range, mask_prefix
+from megatron_astro.data.indexed import REMEDY, IndexedTokens, dataset_file, open_indexed
+from megatron_astro.data.token_dataset import DocumentId, document_namer, read_sidecar
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import DataError
 from megatron_astro.provenance import file_sha256
+from megatron_astro.records import read_record
 
-IDS_AT_ONCE = 1 << 24
 BAR_CHARACTERS = 40
 
 
@@ -38,29 +40,43 @@ class DecodedDocument:
 
 
 def verify_dataset(prefix: Path) -> VerifiedDataset:
-    """Check a dataset's index, and its contents against the digests and the range of ids in its sidecar; DataError names what differs."""
+    """Check a dataset's index, and its contents against the checksums and the range of ids in its sidecar; DataError names what differs."""
+    path = dataset_file(prefix, "json")
+    described = read_record(path, DatasetRecord) if path.exists() else None
+    if described is not None:
+        for checksums in described.files:
+            check_file(described_file(prefix, checksums), checksums.num_bytes, checksums.crc32c)
     tokens = open_indexed(prefix)
     record = read_sidecar(tokens)
-    lowest, highest = _id_range(tokens.ids)
+    lowest, highest = id_range(tokens.ids)
     if record is not None:
-        for ending, expected in (("bin", record.bin_sha256), ("idx", record.idx_sha256)):
-            path = dataset_file(prefix, ending)
-            if (found := file_sha256(path)) != expected:
-                raise DataError(
-                    f"{path} changed since it was written: its SHA-256 is {found}, and {dataset_file(prefix, 'json')} says "
-                    f"{expected}; write the dataset again with tools/tokenize_corpus.py"
-                )
+        if not record.files:
+            _check_digests(prefix, record)
         if (lowest, highest) != (record.lowest_id, record.highest_id) or highest >= record.vocabulary_size:
             raise DataError(
-                f"{dataset_file(prefix, 'json')} describes ids from {record.lowest_id} to {record.highest_id} of a vocabulary of "
+                f"{path} describes ids from {record.lowest_id} to {record.highest_id} of a vocabulary of "
                 f"{record.vocabulary_size}, but .bin holds {lowest} to {highest}; write the dataset again"
             )
+        if record.loss_mask:
+            _check_mask(tokens)
     return VerifiedDataset(tokens=tokens, record=record, lowest_id=lowest, highest_id=highest)
 
 
-def _id_range(ids: npt.NDArray[np.integer]) -> tuple[int, int]:
-    parts = [ids[start : start + IDS_AT_ONCE] for start in range(0, ids.size, IDS_AT_ONCE)]
-    return min((int(part.min()) for part in parts), default=0), max((int(part.max()) for part in parts), default=0)
+def _check_digests(prefix: Path, record: DatasetRecord) -> None:
+    """Sidecars of version 1 have one SHA-256 a file."""
+    for ending, expected in (("bin", record.bin_sha256), ("idx", record.idx_sha256)):
+        path = dataset_file(prefix, ending)
+        if (found := file_sha256(path)) != expected:
+            raise DataError(
+                f"{path} changed since it was written: its SHA-256 is {found}, and {dataset_file(prefix, 'json')} says "
+                f"{expected}; write the dataset again with tools/tokenize_corpus.py"
+            )
+
+
+def _check_mask(tokens: IndexedTokens) -> None:
+    mask = open_indexed(mask_prefix(tokens.prefix))
+    if not np.array_equal(mask.document_bounds, tokens.document_bounds) or id_range(mask.ids)[1] > 1:
+        raise DataError(f"{mask.prefix} is no loss mask of {tokens.prefix}: other lengths, or other bytes than 0 and 1; {REMEDY}")
 
 
 def decode_documents(dataset: VerifiedDataset, tokenizer: TextTokenizer, count: int) -> Iterator[DecodedDocument]:
@@ -71,10 +87,10 @@ def decode_documents(dataset: VerifiedDataset, tokenizer: TextTokenizer, count: 
             f"{dataset.tokens.prefix} was made with the tokenizer {record.tokenizer} (SHA-256 {record.tokenizer_sha256}), not with "
             f"{tokenizer.folder} ({tokenizer.sha256}); name the folder of the former"
         )
+    name = document_namer(dataset.tokens, record)
     for number in range(min(count, dataset.tokens.num_documents)):
         ids = dataset.tokens.document(number).tolist()
-        name = record.document_ids[number] if record is not None and record.document_ids else number
-        yield DecodedDocument(document_id=name, num_tokens=len(ids), text=tokenizer.decode(ids))
+        yield DecodedDocument(document_id=name(number), num_tokens=len(ids), text=tokenizer.decode(ids))
 
 
 def length_statistics(lengths: npt.NDArray[np.int64]) -> str:

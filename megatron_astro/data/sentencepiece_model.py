@@ -1,6 +1,7 @@
 """A `tokenizer.model` alone, read with the sentencepiece library; where a folder has a `tokenizer.json` too, that one is used."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from sentencepiece import SentencePieceProcessor
 
@@ -12,13 +13,15 @@ ALWAYS = 0  # the compiled encoder's number for a mark before every text
 
 
 class SentencePieceModel:
-    """sentencepiece's own encoder and decoder; control symbols in a text are plain characters to it."""
+    """sentencepiece's own encoder and decoder."""
 
     def __init__(self, content: bytes, where: str) -> None:
         try:
             self._processor = SentencePieceProcessor(model_proto=content)
         except RuntimeError as error:
-            raise DataError(f"{where} is not a sentencepiece model: {error}; copy the model's own tokenizer.model there") from error
+            raise DataError(
+                f"{where} is not a sentencepiece model: {error}; copy the model's own tokenizer.model there"
+            ) from error
 
     def vocabulary(self) -> Mapping[str, int]:
         """Every piece and its id."""
@@ -31,6 +34,10 @@ class SentencePieceModel:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return str(self._processor.decode(list(ids)))
+
+    def added_tokens(self) -> tuple[str, ...]:
+        """None: to sentencepiece, control symbols in a text are plain characters."""
+        return ()
 
     def special_id(self, kind: str) -> int | None:
         """The id of the bos or eos token; None where the model has none."""
@@ -45,7 +52,7 @@ class SentencePieceModel:
             raise UnknownTokenizerError("it has unused pieces")
         plain = [n for n in numbers if not (processor.is_control(n) or processor.is_unknown(n) or processor.is_byte(n))]
         scores = [processor.get_score(number) for number in plain]
-        if any(one <= other for one, other in zip(scores, scores[1:], strict=False)):
+        if any(one <= other for one, other in pairwise(scores)):
             raise UnknownTokenizerError("the scores of its pieces do not fall with their ids")
         every = "".join(chr(code) for code in range(1, 0x110000) if not 0xD800 <= code <= 0xDFFF)
         if processor.normalize(every) != MARK + every.replace(" ", MARK):

@@ -1,12 +1,14 @@
 """An indexed dataset as a model meets it: its ids held against the model's vocabulary, its documents named by the sidecar."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from megatron_astro.corpus_records import DatasetRecord
-from megatron_astro.data.indexed import IndexedTokens, Tokens, dataset_file, open_indexed
+from megatron_astro.data.document_names import open_names
+from megatron_astro.data.indexed import REMEDY, IndexedTokens, Tokens, dataset_file, open_indexed
 from megatron_astro.errors import DataError
 from megatron_astro.records import read_record
 
@@ -20,6 +22,7 @@ class TokenDataset:
         self.tokens = open_indexed(prefix)
         self.vocabulary_size = vocabulary_size
         self.record = read_sidecar(self.tokens)
+        self._names = document_namer(self.tokens, self.record)
         if self.record is not None and self.record.highest_id >= vocabulary_size:
             raise DataError(
                 f"{prefix} holds token ids up to {self.record.highest_id}, beyond the model's vocabulary of {vocabulary_size}; "
@@ -27,8 +30,8 @@ class TokenDataset:
             )
 
     def document_id(self, number: int) -> DocumentId:
-        """The document's id in the corpus, or its number where no sidecar names it."""
-        return self.record.document_ids[number] if self.record is not None and self.record.document_ids else number
+        """The document's id in the corpus, or its number where nothing names it."""
+        return self._names(number)
 
     def read(self, documents: npt.NDArray[np.int64], first: int, last: int) -> Tokens:
         """Ids of documents laid end to end, from token `first` of the first one to before token `last` of the last one."""
@@ -43,6 +46,18 @@ class TokenDataset:
                 f"model's vocabulary of {self.vocabulary_size}; check the file with tools/inspect_dataset.py"
             )
         return ids
+
+
+def document_namer(tokens: IndexedTokens, record: DatasetRecord | None) -> Callable[[int], DocumentId]:
+    """What each document is called: by its `.ids` file, by a sidecar of version 1, or else its number."""
+    if record is None:
+        return int
+    if not record.files:
+        return record.document_ids.__getitem__ if record.document_ids else int
+    names = open_names(dataset_file(tokens.prefix, "ids"))
+    if len(names) != tokens.num_documents:
+        raise DataError(f"{names.path} names {len(names)} documents, but its .bin/.idx hold {tokens.num_documents}; {REMEDY}")
+    return names.name
 
 
 def read_sidecar(tokens: IndexedTokens) -> DatasetRecord | None:

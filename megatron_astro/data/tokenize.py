@@ -1,79 +1,111 @@
-"""Documents to an indexed dataset: PREFIX.bin, PREFIX.idx and the sidecar PREFIX.json, which appear together or not at all."""
+"""Documents or conversations to an indexed dataset, on all cores: the same bytes whatever the number of workers or of interruptions.
 
+    inputs --corpus_parts--> parts --tokenize_part, in workers--> PREFIX.work/part_* --merge_parts--> PREFIX.bin .idx .ids .json
+
+The work folder holds finished parts: a run that was stopped, however it was, goes on with the next part when the command is run again;
+where inputs or options have changed since, it starts afresh. The files of the dataset appear at the end, `.idx`, which makes it
+complete, last.
+"""
+
+import fcntl
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from megatron_astro.corpus_records import DatasetRecord, Document
+from megatron_astro.corpus_records import DatasetRecord
+from megatron_astro.data.corpus_parts import CorpusPart, cut_corpus, part_plan
+from megatron_astro.data.dataset_files import dataset_files, write_files
 from megatron_astro.data.indexed import dataset_file, token_dtype
-from megatron_astro.data.indexed_writer import IndexedWriter
+from megatron_astro.data.merge_parts import RejectedLine, drop_repeated_names, in_written_order, malformed_lines, open_parts
+from megatron_astro.data.tokenize_part import PartRecord, PartWorker, TokenizeSettings, part_file
+from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
+from megatron_astro.data.workers import run_tasks
 from megatron_astro.errors import ConfigError, DataError
-from megatron_astro.files import atomic_file
+from megatron_astro.files import make_folder, write_atomic
 from megatron_astro.progress import track
-from megatron_astro.provenance import current_provenance, file_sha256
-from megatron_astro.records import read_record, to_plain
+from megatron_astro.provenance import file_sha256
+from megatron_astro.records import read_record
 
 logger = logging.getLogger(__name__)
 
-DOCUMENTS_AT_ONCE = 64  # enough to keep all cores of the tokenizer busy, little enough to report progress often
+PLAN_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentSource:
-    """Where documents come from: the corpus file, which part of it, and how many documents that is."""
+class TokenizeResult:
+    """The dataset's sidecar, and how much text went into it."""
 
-    path: Path
-    split: str
-    num_documents: int
+    record: DatasetRecord
+    num_characters: int
+
+    def summary(self) -> str:
+        """Its size and what was put around each document, in a line."""
+        record = self.record
+        left_out = f"; {record.num_rejected} malformed lines left out" if record.num_rejected else ""
+        return (
+            f"{record.num_documents} documents, {record.num_tokens} tokens ({self.num_characters / record.num_tokens:.2f} characters a "
+            f"token; BOS {record.bos_id}, EOD {record.eod_id}{left_out})"
+        )
 
 
-def write_dataset(
-    documents: Iterable[Document], source: DocumentSource, tokenizer: TextTokenizer, prefix: Path, *, eod_id: int | None
-) -> DatasetRecord:
-    """Tokenise documents, in their order, into a new indexed dataset.
+def rejects_file(prefix: Path) -> Path:
+    """Where malformed lines are listed."""
+    return dataset_file(prefix, "rejects.jsonl")
 
-    Parameters
-    ----------
-    documents
-        The texts; their ids go into the sidecar.
-    source
-        What the sidecar says about their origin.
-    prefix
-        Path of the dataset without its endings; it must not exist yet.
-    eod_id
-        Token appended to every document to mark its end; None appends nothing.
+
+def write_dataset(request: TokenizeRequest) -> TokenizeResult:
+    """Tokenise a corpus into a new indexed dataset.
 
     Raises
     ------
     ConfigError
-        The dataset exists already, or its folder cannot be written to.
+        The dataset exists already, its folder cannot be written to, or another run is writing it.
     DataError
-        A document makes no tokens, there are none, or the disk is full.
+        More lines are malformed than allowed (they are listed in PREFIX.rejects.jsonl), there are no documents, an input cannot be read, a
+        worker died, or the disk is full.
     """
-    idx, sidecar, ids = (dataset_file(prefix, ending) for ending in ("idx", "json", "bin"))
+    _require_free(request)
+    tokenizer = TextTokenizer(request.tokenizer)
+    parts = cut_corpus(request.inputs)
+    settings = TokenizeSettings(
+        tokenizer=request.tokenizer,
+        conversations=request.conversations,
+        split=request.split,
+        bos_id=request.bos_id,
+        eos_id=request.eos_id,
+        dtype=token_dtype(tokenizer.vocabulary_size).name,
+    )
+    folder = dataset_file(request.prefix, "work")
+    try:
+        with _locked(folder), ThreadPoolExecutor(1) as thread:
+            _prepare(folder, _plan(request, settings, parts, tokenizer.sha256))
+            digests = [thread.submit(file_sha256, path) for path in request.inputs]
+            records = _tokenize(parts, settings, folder, request.num_workers)
+            result = _merge(request, tokenizer, parts, records, folder, digests)
+    except OSError as error:
+        raise DataError(f"cannot write {request.prefix}: {error.strerror}; free the disk or name another output") from error
+    return result
+
+
+def _require_free(request: TokenizeRequest) -> None:
+    prefix = request.prefix
+    idx = dataset_file(prefix, "idx")
     if idx.exists():
         raise ConfigError(f"{idx} exists already; name another output or remove the dataset first")
-    _require_own_sidecar(sidecar)
-    try:
-        with ExitStack() as files:  # left in reverse order: the .idx, which makes the dataset complete, appears last
-            idx_partial, sidecar_partial, ids_partial = (files.enter_context(atomic_file(path)) for path in (idx, sidecar, ids))
-            with IndexedWriter(ids_partial, idx_partial, token_dtype(tokenizer.vocabulary_size)) as writer:
-                names = _write_documents(writer, documents, source, tokenizer, eod_id)
-            record = _describe(writer, source, tokenizer, eod_id, names)
-            sidecar_partial.write_text(json.dumps(to_plain(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {prefix}: {error.strerror}; free the disk or name another output") from error
-    return record
-
-
-def _require_own_sidecar(sidecar: Path) -> None:
-    """A `.json` of that name may be there only if an interrupted run of ours left it: it could be the corpus itself."""
-    if sidecar.exists():
+    make_folder(prefix.parent)
+    for path in [*dataset_files(prefix, loss_mask=request.conversations), rejects_file(prefix), dataset_file(prefix, "json")]:
+        for source in request.inputs:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise ConfigError(f"{path} is read by this command; name another output")
+    sidecar = dataset_file(prefix, "json")
+    if sidecar.exists():  # an interrupted run of ours may have left it; anything else is somebody's work
         try:
             read_record(sidecar, DatasetRecord)
         except DataError as error:
@@ -82,48 +114,93 @@ def _require_own_sidecar(sidecar: Path) -> None:
             ) from error
 
 
-def _write_documents(
-    writer: IndexedWriter, documents: Iterable[Document], source: DocumentSource, tokenizer: TextTokenizer, eod_id: int | None
-) -> tuple[str, ...]:
-    names = []
-    end = [] if eod_id is None else [eod_id]
-    encoded = _encode(documents, tokenizer)
-    for name, ids in track(encoded, total=source.num_documents, title="Tokenising", unit="documents", logger=logger):
-        if not ids:
-            raise DataError(f"{source.path}, document {name!r}: its text makes no tokens; remove the document or give it a text")
-        writer.add_document(ids + end)
-        names.append(name)
-    if not names:
-        raise DataError(f"{source.path} holds no documents of split {source.split!r}; choose another split or another file")
-    return tuple(names)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the work folder and hold it against other runs for as long as this process lives."""
+    plan = folder / "plan.json"
+    if folder.exists() and any(folder.iterdir()) and not plan.exists() and not (folder / "lock").exists():
+        raise ConfigError(f"{folder} exists and is no work folder of this command; name another output or remove it")
+    make_folder(folder)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another run is writing {folder}; wait for it, or name another output") from error
+        yield
 
 
-def _encode(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[tuple[str, list[int]]]:
-    remaining = iter(documents)
-    while batch := list(islice(remaining, DOCUMENTS_AT_ONCE)):
-        ids = tokenizer.encode_batch([document.text for document in batch])
-        yield from zip((document.id for document in batch), ids, strict=True)
+def _plan(request: TokenizeRequest, settings: TokenizeSettings, parts: list[CorpusPart], tokenizer_sha256: str) -> dict[str, Any]:
+    """All that the bytes of finished parts depend on."""
+    stats = [path.stat() for path in request.inputs]
+    return {
+        "format": PLAN_FORMAT,
+        "settings": {**asdict(settings), "tokenizer": str(settings.tokenizer), "tokenizer_sha256": tokenizer_sha256},
+        "inputs": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(request.inputs, stats, strict=True)],
+        "parts": [part_plan(part) for part in parts],
+    }
 
 
-def _describe(
-    writer: IndexedWriter, source: DocumentSource, tokenizer: TextTokenizer, eod_id: int | None, names: tuple[str, ...]
-) -> DatasetRecord:
-    return DatasetRecord(
-        tokenizer=str(tokenizer.folder),
-        tokenizer_sha256=tokenizer.sha256,
-        vocabulary_size=tokenizer.vocabulary_size,
-        num_documents=writer.num_documents,
-        num_tokens=writer.num_tokens,
-        dtype=writer.dtype.name,
-        lowest_id=writer.lowest_id,
-        highest_id=writer.highest_id,
-        append_eod=eod_id is not None,
-        eod_id=eod_id,
-        documents=str(source.path),
-        documents_sha256=file_sha256(source.path),
-        split=source.split,
-        bin_sha256=writer.bin_sha256,
-        idx_sha256=writer.idx_sha256,
-        provenance=current_provenance(),
-        document_ids=names,
+def _prepare(folder: Path, plan: dict[str, Any]) -> None:
+    """Keep the finished parts of a run of the same plan; remove those of another."""
+    path = folder / "plan.json"
+    content = json.dumps(plan)
+    if path.exists() and path.read_text() != content:
+        logger.info("%s: inputs or options have changed since it was begun: starting afresh", folder)
+        for stale in [*folder.glob("part_*"), path]:
+            stale.unlink()
+    for stale in folder.glob("*.partial"):
+        stale.unlink()
+    write_atomic(path, content)
+
+
+def _tokenize(parts: list[CorpusPart], settings: TokenizeSettings, folder: Path, num_workers: int) -> list[PartRecord]:
+    """The records of all parts, those already there included."""
+    waiting = [(number, part) for number, part in enumerate(parts) if not part_file(folder, number, "json").exists()]
+    if len(waiting) < len(parts):
+        logger.info("going on with %s: %d of %d parts are done", folder, len(parts) - len(waiting), len(parts))
+    worker = PartWorker(settings=settings, folder=folder)
+    done = run_tasks(worker, waiting, min(num_workers, len(waiting)))
+    for _ in track(done, total=len(waiting), title="Tokenising", unit="parts", logger=logger):
+        pass
+    return [read_record(part_file(folder, number, "json"), PartRecord) for number in range(len(parts))]
+
+
+def _merge(
+    request: TokenizeRequest,
+    tokenizer: TextTokenizer,
+    parts: list[CorpusPart],
+    records: list[PartRecord],
+    folder: Path,
+    digests: list[Future[str]],
+) -> TokenizeResult:
+    rejects = malformed_lines(parts, records)
+    num_documents = sum(record.num_documents for record in records)
+    if num_documents == 0 and not rejects:
+        shutil.rmtree(folder)
+        where = ", ".join(map(str, request.inputs))
+        raise DataError(f"{where} holds no documents of split {request.split!r}; choose another split or another file")
+    if num_documents:
+        documents, repeats = drop_repeated_names(open_parts(folder, parts, records), request.inputs)
+        rejects += repeats
+    _note_rejects(request, rejects, num_documents, folder)
+    record = write_files(
+        request, tokenizer, in_written_order(documents, request.shuffle_seed), [d.result() for d in digests], len(rejects)
     )
+    shutil.rmtree(folder)
+    return TokenizeResult(record=record, num_characters=sum(one.num_characters for one in records))
+
+
+def _note_rejects(request: TokenizeRequest, rejects: list[RejectedLine], num_documents: int, folder: Path) -> None:
+    path = rejects_file(request.prefix)
+    path.unlink(missing_ok=True)
+    if not rejects:
+        return
+    write_atomic(path, "".join(json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects))
+    if len(rejects) > request.max_rejects or num_documents == 0:
+        shutil.rmtree(folder)
+        first = rejects[0]
+        raise DataError(
+            f"{first.file}, line {first.line}: {first.reason} ({len(rejects)} such lines, all in {path}, and no dataset is written; mend "
+            f"them, or leave them out with --max-rejects {len(rejects)})"
+        )
+    logger.info("%d malformed lines are left out; %s lists them", len(rejects), path)

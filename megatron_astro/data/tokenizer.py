@@ -2,6 +2,7 @@
 
 No token is added that was not asked for: the template that a LLaMA tokenizer adds its BOS with is not applied.
 """
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -44,8 +45,11 @@ class _HuggingFaceModel:
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
-    def special_id(self, kind: str) -> int | None:
-        return None
+    def added_tokens(self) -> tuple[str, ...]:
+        return tuple(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
+
+    def special_id(self, _kind: str) -> int | None:
+        return None  # the folder's other files name them
 
     def build_encoder(self) -> Encoder:
         return build_encoder(json.loads(self._content))
@@ -92,6 +96,10 @@ class TextTokenizer:
         """Every token, added ones included, and its id."""
         return self._vocabulary
 
+    def added_tokens(self) -> tuple[str, ...]:
+        """The texts that are one token wherever they stand, such as `<|im_end|>`."""
+        return self._model.added_tokens()
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens shown."""
         return self._model.decode(ids)
@@ -102,6 +110,12 @@ class TextTokenizer:
         if number is None:
             raise DataError(f"the tokenizer in {self.folder} has no token {token!r}; name one of its vocabulary")
         return number
+
+    def begin_of_document(self) -> int:
+        """The id to open documents with: that of the folder's begin-of-sequence token."""
+        if self.bos_id is None:
+            raise DataError(f"no file in {self.folder} names a begin-of-sequence token; prepend none")
+        return self.bos_id
 
     def end_of_document(self, token: str = "") -> int:
         """The id to close documents with: that of `token`, or, where it is empty, of the folder's end-of-sequence token."""

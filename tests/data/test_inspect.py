@@ -1,21 +1,25 @@
 import numpy as np
 import pytest
 
-from megatron_astro.corpus_records import Document
+from megatron_astro.corpus_records import DatasetRecord
+from megatron_astro.data.checksums import check_file, file_checksums
 from megatron_astro.data.indexed import dataset_file
 from megatron_astro.data.inspect import decode_documents, length_statistics, verify_dataset
-from megatron_astro.data.tokenize import DocumentSource, write_dataset
+from megatron_astro.data.tokenize import write_dataset
+from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import DataError
+from megatron_astro.provenance import file_sha256
+from megatron_astro.records import Provenance, write_record
 
-DOCUMENTS = [Document(id="sun", text="The Sun is a star."), Document(id="moon", text="The Moon is not.")]
+LINES = '{"id": "sun", "text": "The Sun is a star."}\n{"id": "moon", "text": "The Moon is not."}\n'
 
 
 @pytest.fixture
 def prefix(tmp_path, tiny_tokenizer_folder):
-    source = DocumentSource(path=tmp_path / "corpus.jsonl", split="train", num_documents=2)
-    source.path.touch()
-    write_dataset(DOCUMENTS, source, TextTokenizer(tiny_tokenizer_folder), tmp_path / "data", eod_id=0)
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(LINES)
+    write_dataset(TokenizeRequest(inputs=(corpus,), tokenizer=tiny_tokenizer_folder, prefix=tmp_path / "data", eos_id=0))
     return tmp_path / "data"
 
 
@@ -30,18 +34,64 @@ def test_a_whole_dataset_passes_and_reads_as_its_text(prefix, tiny_tokenizer_fol
     assert len(list(decode_documents(dataset, TextTokenizer(tiny_tokenizer_folder), 1))) == 1
 
 
-@pytest.mark.parametrize("ending", ["bin", "idx"])
+@pytest.mark.parametrize("ending", ["bin", "idx", "ids"])
 def test_every_flipped_bit_is_found(prefix, ending):
     path = dataset_file(prefix, ending)
     content = bytearray(path.read_bytes())
     for bit in range(8 * len(content)):
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"data\.(bin|idx)"):
+        with pytest.raises(DataError, match=r"data\.(bin|idx|ids)"):
             verify_dataset(prefix)
         content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
     verify_dataset(prefix)
+
+
+def test_35_flipped_bits_and_any_truncation_of_a_large_dataset_are_found(tmp_path, write_tokens):
+    """As in the reference's own failure: 35 single bits, each alone, anywhere in several MiB; and every length that is short."""
+    random = np.random.default_rng(3)
+    prefix = write_tokens(tmp_path / "large", [random.integers(0, 60_000, 500_000) for _ in range(5)])
+    path = dataset_file(prefix, "bin")
+    size, sums = path.stat().st_size, file_checksums(path)
+    for bit in random.integers(0, 8 * size, 35).tolist():
+        with path.open("r+b") as stream:
+            stream.seek(bit // 8)
+            byte = stream.read(1)[0]
+            stream.seek(bit // 8)
+            stream.write(bytes([byte ^ 1 << bit % 8]))
+            stream.flush()
+            block = bit // 8 >> 20 << 20
+            with pytest.raises(
+                DataError, match=rf"large\.bin changed since it was written: bytes {block} to .*1 of 5 MiB differ"
+            ):
+                check_file(path, size, sums)
+            stream.seek(bit // 8)
+            stream.write(bytes([byte]))
+    check_file(path, size, sums)
+    for short in (size - 1, 1 << 20, 1, 0):
+        with path.open("r+b") as stream:
+            stream.truncate(short)
+        with pytest.raises(DataError, match="cut short or changed"):
+            check_file(path, size, sums)
+
+
+def test_old_sidecars_are_read_and_checked(tmp_path, write_tokens, tiny_tokenizer_folder):
+    """Version 1: one SHA-256 a file, all ids of documents in the sidecar."""
+    prefix = write_tokens(tmp_path / "old", [[5, 6], [7]])
+    record = DatasetRecord(
+        tokenizer="t", tokenizer_sha256=TextTokenizer(tiny_tokenizer_folder).sha256, vocabulary_size=300, num_documents=2, num_tokens=3,
+        dtype="uint16", lowest_id=5, highest_id=7, append_eod=False, documents="c", documents_sha256="0",
+        bin_sha256=file_sha256(dataset_file(prefix, "bin")), idx_sha256=file_sha256(dataset_file(prefix, "idx")),
+        provenance=Provenance(command="", created="", versions={}), document_ids=("sun", "moon"),
+    )  # fmt: skip
+    write_record(dataset_file(prefix, "json"), record)
+    shown = decode_documents(verify_dataset(prefix), TextTokenizer(tiny_tokenizer_folder), 2)
+    assert [document.document_id for document in shown] == ["sun", "moon"]
+    with dataset_file(prefix, "bin").open("r+b") as stream:
+        stream.write(b"\6")
+    with pytest.raises(DataError, match=r"old\.bin changed since it was written: its SHA-256"):
+        verify_dataset(prefix)
 
 
 def test_a_wrong_range_in_the_sidecar_is_found(prefix):

@@ -1,19 +1,30 @@
-import itertools
+import dataclasses
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from megatron_astro.corpus_records import Document
+from megatron_astro.data import corpus_parts
+from megatron_astro.data.document_names import open_names
 from megatron_astro.data.indexed import dataset_file, open_indexed
-from megatron_astro.data.token_dataset import read_sidecar
-from megatron_astro.data.tokenize import DOCUMENTS_AT_ONCE, DocumentSource, write_dataset
+from megatron_astro.data.inspect import verify_dataset
+from megatron_astro.data.token_dataset import TokenDataset, read_sidecar
+from megatron_astro.data.tokenize import write_dataset
+from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.provenance import file_sha256
 
-DOCUMENTS = [
-    Document(id=f"doc-{number}", text=f"Star {number} lies {number * 7} parsecs away.")
-    for number in range(DOCUMENTS_AT_ONCE * 2 + 5)
-]
+TOOL = Path(__file__).parents[2] / "tools" / "tokenize_corpus.py"
+TEXTS = [f"Star {number} lies {number * 7} parsecs away." + " It shines." * (number % 5) for number in range(150)]
+LINES = [json.dumps({"id": f"doc-{number}", "text": text}) for number, text in enumerate(TEXTS)]
+FILES = ("bin", "idx", "ids")
 
 
 @pytest.fixture(scope="module")
@@ -22,85 +33,228 @@ def tokenizer(tiny_tokenizer_folder):
 
 
 @pytest.fixture
-def source(tmp_path):
+def corpus(tmp_path):
     path = tmp_path / "corpus.jsonl"
-    path.write_text("any bytes: the source is only hashed")
-    return DocumentSource(path=path, split="train", num_documents=len(DOCUMENTS))
+    path.write_text("\n".join(LINES) + "\n")
+    return path
 
 
-@pytest.mark.parametrize("eod_id", [None, 0])
-def test_dataset_holds_the_documents_in_order(tmp_path, tokenizer, source, eod_id):
-    prefix = tmp_path / "out" / "data"
-    record = write_dataset(DOCUMENTS, source, tokenizer, prefix, eod_id=eod_id)
-    tokens = open_indexed(prefix)
+@pytest.fixture
+def request_for(corpus, tiny_tokenizer_folder, tmp_path):
+    def make(**changes):
+        base = TokenizeRequest(inputs=(corpus,), tokenizer=tiny_tokenizer_folder, prefix=tmp_path / "out" / "data")
+        return dataclasses.replace(base, **changes)
+
+    return make
+
+
+def bytes_of(prefix):
+    return {ending: dataset_file(prefix, ending).read_bytes() for ending in FILES}
+
+
+@pytest.mark.parametrize(("bos_id", "eos_id"), [(None, None), (None, 0), (1, 0)])
+def test_dataset_holds_the_documents_in_order(request_for, tokenizer, bos_id, eos_id):
+    request = request_for(bos_id=bos_id, eos_id=eos_id)
+    record = write_dataset(request).record
+    tokens = open_indexed(request.prefix)
     assert read_sidecar(tokens) == record
-    for number, document in enumerate(DOCUMENTS):
-        assert tokens.document(number).tolist() == tokenizer.encode(document.text) + ([] if eod_id is None else [eod_id])
-    assert record.document_ids == tuple(document.id for document in DOCUMENTS)
-    assert (record.append_eod, record.eod_id, record.split) == (eod_id is not None, eod_id, "train")
+    before, after = [] if bos_id is None else [bos_id], [] if eos_id is None else [eos_id]
+    for number, text in enumerate(TEXTS):
+        assert tokens.document(number).tolist() == before + tokenizer.encode(text) + after
+    dataset = TokenDataset(request.prefix, 300)
+    assert [dataset.document_id(number) for number in range(150)] == [f"doc-{number}" for number in range(150)]
+    assert (record.append_eod, record.eod_id, record.prepend_bos, record.bos_id) == (
+        eos_id is not None,
+        eos_id,
+        bos_id is not None,
+        bos_id,
+    )
     assert (record.lowest_id, record.highest_id) == (tokens.ids.min(), tokens.ids.max())
-    assert record.bin_sha256 == file_sha256(dataset_file(prefix, "bin"))
-    assert record.idx_sha256 == file_sha256(dataset_file(prefix, "idx"))
-    assert record.documents_sha256 == file_sha256(source.path)
+    assert record.bin_sha256 == file_sha256(dataset_file(request.prefix, "bin"))
+    assert record.idx_sha256 == file_sha256(dataset_file(request.prefix, "idx"))
+    assert record.documents_sha256 == record.inputs[0].sha256 == file_sha256(request.inputs[0])
     assert record.tokenizer_sha256 == tokenizer.sha256
-    assert sorted(path.name for path in prefix.parent.iterdir()) == ["data.bin", "data.idx", "data.json"]
+    assert [file.name for file in record.files] == [".idx", ".bin", ".ids"]
+    assert sorted(path.name for path in request.prefix.parent.iterdir()) == ["data.bin", "data.ids", "data.idx", "data.json"]
 
 
-def test_failure_midway_leaves_nothing(tmp_path, tokenizer, source):
-    def documents():
-        yield from DOCUMENTS[:100]
-        raise DataError("the corpus is broken here")
-
-    with pytest.raises(DataError, match="broken here"):
-        write_dataset(documents(), source, tokenizer, tmp_path / "out" / "data", eod_id=None)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_full_disk_leaves_nothing(tmp_path, tokenizer, source, monkeypatch):
-    from megatron_astro.data import indexed_writer
-
-    calls = itertools.count()
-
-    class FullDisk(indexed_writer.IndexedWriter):
-        def add_document(self, ids):
-            if next(calls) == 70:
-                raise OSError(28, "No space left on device")
-            super().add_document(ids)
-
-    monkeypatch.setattr("megatron_astro.data.tokenize.IndexedWriter", FullDisk)
-    with pytest.raises(DataError, match=r"cannot write .*data: No space left on device; free the disk"):
-        write_dataset(DOCUMENTS, source, tokenizer, tmp_path / "out" / "data", eod_id=None)
-    assert list((tmp_path / "out").iterdir()) == []
+def test_bytes_do_not_depend_on_workers_or_parts(request_for, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_parts, "PART_BYTES", 1000)
+    written = {}
+    for name, workers in (("one", 1), ("two", 2), ("three", 3)):
+        write_dataset(request_for(prefix=tmp_path / name, shuffle_seed=5, workers=workers))
+        written[name] = bytes_of(tmp_path / name)
+    monkeypatch.setattr(corpus_parts, "PART_BYTES", 1 << 20)
+    write_dataset(request_for(prefix=tmp_path / "whole", shuffle_seed=5))
+    assert written["one"] == written["two"] == written["three"] == bytes_of(tmp_path / "whole")
 
 
-def test_existing_dataset_is_kept(tmp_path, tokenizer, source):
-    write_dataset(DOCUMENTS[:3], source, tokenizer, tmp_path / "data", eod_id=None)
-    before = dataset_file(tmp_path / "data", "bin").read_bytes()
+def test_shuffle_is_a_permutation_chosen_by_the_seed(request_for, tmp_path, tokenizer):
+    orders = {}
+    for seed in (1, 2):
+        write_dataset(request_for(prefix=tmp_path / str(seed), shuffle_seed=seed))
+        names = open_names(dataset_file(tmp_path / str(seed), "ids"))
+        orders[seed] = [int(names.name(number).removeprefix("doc-")) for number in range(150)]
+        tokens = open_indexed(tmp_path / str(seed))
+        assert all(tokens.document(at).tolist() == tokenizer.encode(TEXTS[number]) for at, number in enumerate(orders[seed]))
+        assert (names.lines - 1).tolist() == orders[seed]
+    assert sorted(orders[1]) == sorted(orders[2]) == list(range(150))
+    assert orders[1] != orders[2]
+    assert orders[1] != sorted(orders[1])
+
+
+def test_archives_and_parquet_hold_the_same_documents(request_for, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    with gzip.open(tmp_path / "first.jsonl.gz", "wt") as stream:
+        stream.write("\n".join(LINES[:60]))
+    rows = [json.loads(line) for line in LINES[60:]]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rest.parquet", row_group_size=40)
+    write_dataset(request_for())
+    record = write_dataset(
+        request_for(inputs=(tmp_path / "first.jsonl.gz", tmp_path / "rest.parquet"), prefix=tmp_path / "mixed")
+    ).record
+    assert dataset_file(tmp_path / "mixed", "bin").read_bytes() == dataset_file(tmp_path / "out" / "data", "bin").read_bytes()
+    assert [file.num_documents for file in record.inputs] == [60, 90]
+    names = open_names(dataset_file(tmp_path / "mixed", "ids"))
+    assert names.lines.tolist() == [*range(1, 61), *range(1, 91)]
+    assert names.inputs.tolist() == [0] * 60 + [1] * 90
+
+
+BAD_LINES = [
+    (b'{"id": "a", "txt": 3}', "not a Document: Object missing required field `text`"),
+    (b'{"id": "a", "text": "caf\xe9"}', "not UTF-8 (byte 0xe9 at column 25)"),
+    (b'{"id": "a", "text": "\\ud800"}', "not a Document"),
+    (b"not json", "not a Document: JSON is malformed"),
+    (b'{"id": "", "text": "x"}', "the id is empty"),
+    (b'{"id": "a", "text": " "}', "the text is empty"),
+    (b'{"id": "doc-3", "text": "again"}', "has the same id, 'doc-3'"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
+@pytest.mark.parametrize("part_bytes", [500, 1 << 20])
+def test_malformed_lines_are_listed_and_stop_the_run_unless_allowed(
+    request_for, corpus, tmp_path, line, reason, part_bytes, monkeypatch
+):
+    monkeypatch.setattr(corpus_parts, "PART_BYTES", part_bytes)
+    content = corpus.read_bytes().splitlines()
+    corpus.write_bytes(b"\n".join([*content[:100], b"", line, *content[100:]]))
+    with pytest.raises(DataError, match=r"corpus.jsonl, line 102: ") as caught:
+        write_dataset(request_for())
+    assert reason in str(caught.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.rejects.jsonl"]
+    record = write_dataset(request_for(max_rejects=1)).record
+    assert (record.num_documents, record.num_rejected) == (150, 1)
+    reject = json.loads((tmp_path / "out" / "data.rejects.jsonl").read_text())
+    assert (reject["file"], reject["line"]) == (str(corpus), 102)
+    assert reason in reject["reason"]
+    verify_dataset(tmp_path / "out" / "data")
+
+
+def test_no_documents_are_named(request_for, corpus):
+    with pytest.raises(DataError, match="holds no documents of split 'heldout'"):
+        write_dataset(request_for(split="heldout"))
+    corpus.write_text("")
+    with pytest.raises(DataError, match="holds no documents of split 'all'"):
+        write_dataset(request_for(split="all"))
+
+
+def test_existing_dataset_is_kept(request_for, tmp_path):
+    write_dataset(request_for())
+    before = bytes_of(tmp_path / "out" / "data")
     with pytest.raises(ConfigError, match=r"data\.idx exists already"):
-        write_dataset(DOCUMENTS, source, tokenizer, tmp_path / "data", eod_id=None)
-    assert dataset_file(tmp_path / "data", "bin").read_bytes() == before
+        write_dataset(request_for(shuffle_seed=1))
+    assert bytes_of(tmp_path / "out" / "data") == before
 
 
-def test_a_json_that_is_no_sidecar_is_kept(tmp_path, tokenizer, source):
-    corpus = tmp_path / "papers.json"
-    corpus.write_text('{"id": "a", "text": "years of work"}\n')
+def test_a_json_that_is_no_sidecar_is_kept(request_for, tmp_path):
+    papers = tmp_path / "papers.json"
+    papers.write_text('{"id": "a", "text": "years of work"}\n')
     with pytest.raises(ConfigError, match=r"papers\.json exists and describes no dataset; it would be overwritten"):
-        write_dataset(DOCUMENTS[:3], source, tokenizer, tmp_path / "papers", eod_id=None)
-    assert corpus.read_text() == '{"id": "a", "text": "years of work"}\n'
+        write_dataset(request_for(prefix=tmp_path / "papers"))
+    with pytest.raises(ConfigError, match=r"papers\.json is read by this command"):
+        write_dataset(request_for(prefix=tmp_path / "papers", inputs=(papers,)))
+    assert papers.read_text() == '{"id": "a", "text": "years of work"}\n'
 
 
-def test_a_run_killed_between_its_files_can_be_repeated(tmp_path, tokenizer, source):
-    write_dataset(DOCUMENTS[:3], source, tokenizer, tmp_path / "data", eod_id=None)
-    dataset_file(tmp_path / "data", "idx").unlink()  # the .idx is the last of the three to appear
-    write_dataset(DOCUMENTS, source, tokenizer, tmp_path / "data", eod_id=None)
-    assert open_indexed(tmp_path / "data").num_documents == len(DOCUMENTS)
+def test_a_folder_that_is_not_ours_is_kept(request_for, tmp_path):
+    (tmp_path / "out" / "data.work").mkdir(parents=True)
+    (tmp_path / "out" / "data.work" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"data\.work exists and is no work folder of this command"):
+        write_dataset(request_for())
+    assert (tmp_path / "out" / "data.work" / "thesis.txt").exists()
 
 
-@pytest.mark.parametrize(
-    ("documents", "text"),
-    [([], "holds no documents of split 'train'"), ([Document(id="blank", text="")], "document 'blank': its text makes no")],
-)
-def test_nothing_to_write_is_named(tmp_path, tokenizer, source, documents, text):
-    with pytest.raises(DataError, match=text):
-        write_dataset(documents, source, tokenizer, tmp_path / "out" / "data", eod_id=0)
-    assert list((tmp_path / "out").iterdir()) == []
+def test_a_run_killed_between_its_files_can_be_repeated(request_for, tmp_path):
+    write_dataset(request_for())
+    before = bytes_of(tmp_path / "out" / "data")
+    dataset_file(tmp_path / "out" / "data", "idx").unlink()  # the .idx is the last to appear
+    write_dataset(request_for())
+    assert bytes_of(tmp_path / "out" / "data") == before
+
+
+def test_a_stopped_run_goes_on_and_a_changed_one_starts_afresh(request_for, corpus, tmp_path, monkeypatch, tiny_tokenizer_folder):
+    """The third part fails once: what is done before stays, and is not read again, unless the corpus has changed."""
+    monkeypatch.setattr(corpus_parts, "PART_BYTES", 1000)
+    write_dataset(request_for(prefix=tmp_path / "whole"))
+    read = []
+
+    def failing(part, kind):
+        read.append(part.start)
+        if part.start == 3000 and read.count(3000) == 1:
+            raise OSError(28, "No space left on device")
+        yield from corpus_parts.read_part(part, kind)
+
+    monkeypatch.setattr("megatron_astro.data.tokenize_part.read_part", failing)
+    with pytest.raises(DataError, match=r"cannot write .*data: No space left on device; free the disk"):
+        write_dataset(request_for())
+    assert not dataset_file(tmp_path / "out" / "data", "idx").exists()
+    assert read == [0, 1000, 2000, 3000]
+    write_dataset(request_for())
+    assert read[4:] == list(range(3000, corpus.stat().st_size, 1000))
+    assert bytes_of(tmp_path / "out" / "data") == bytes_of(tmp_path / "whole")
+    assert not (tmp_path / "out" / "data.work").exists()
+
+
+def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder):
+    """kill -9 of the command and of a worker, again and again, until a run comes to its end."""
+    corpus = tmp_path / "corpus.jsonl"
+    with corpus.open("w") as stream:
+        for number in range(10_000):
+            text = f"Star {number} lies {number * 7} parsecs away, and shines. " * 50
+            stream.write(json.dumps({"id": str(number), "text": text}) + "\n")
+    command = [sys.executable, TOOL, corpus, "--tokenizer", tiny_tokenizer_folder, "--shuffle", "documents", "--workers", "2"]
+    subprocess.run([*command, "--output", tmp_path / "whole"], check=True, capture_output=True)
+    parts = tmp_path / "killed.work"
+    for number in range(2):
+        run = subprocess.Popen(
+            [*command, "--output", tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("part_*.json"))) <= number and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if number == 0:
+            run.kill()
+            run.communicate()
+            assert run.returncode == -signal.SIGKILL
+        else:
+            workers = [child for child in psutil.Process(run.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+            workers[0].kill()
+            assert "a worker process ended early (killed by signal 9)" in run.communicate()[1]
+            assert run.returncode == 2
+        assert not (tmp_path / "killed.idx").exists()
+    done = subprocess.run([*command, "--output", tmp_path / "killed"], check=True, capture_output=True, text=True)
+    assert "going on with" in done.stderr
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+
+
+def test_two_runs_of_one_output_do_not_mix(request_for, tmp_path):
+    import fcntl
+
+    (tmp_path / "out" / "data.work").mkdir(parents=True)
+    with (tmp_path / "out" / "data.work" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run is writing"):
+            write_dataset(request_for())

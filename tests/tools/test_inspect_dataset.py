@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_astro.corpus_records import Document
-from megatron_astro.data.tokenize import DocumentSource, write_dataset
-from megatron_astro.data.tokenizer import TextTokenizer
+from megatron_astro.data.tokenize import write_dataset
+from megatron_astro.data.tokenize_request import TokenizeRequest
 
 TOOL = Path(__file__).parents[2] / "tools" / "inspect_dataset.py"
 
@@ -17,10 +16,9 @@ def run(*arguments):
 
 @pytest.fixture
 def prefix(tmp_path, tiny_tokenizer_folder):
-    source = DocumentSource(path=tmp_path / "corpus.jsonl", split="train", num_documents=2)
-    source.path.touch()
-    documents = [Document(id="sun", text="The Sun is a star."), Document(id="moon", text="The Moon is not.")]
-    write_dataset(documents, source, TextTokenizer(tiny_tokenizer_folder), tmp_path / "data", eod_id=0)
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"id": "sun", "text": "The Sun is a star."}\n{"id": "moon", "text": "The Moon is not."}\n')
+    write_dataset(TokenizeRequest(inputs=(corpus,), tokenizer=tiny_tokenizer_folder, prefix=tmp_path / "data", eos_id=0))
     return tmp_path / "data"
 
 
@@ -32,11 +30,12 @@ def test_shows_statistics_and_documents(prefix, tiny_tokenizer_folder):
     assert "--- sun (" in done.stdout
     assert "The Sun is a star.<|end|>" in done.stdout
     assert "The Moon" not in done.stdout
-    assert done.stdout.endswith("data is whole: index, sizes and SHA-256 agree.\n")
+    assert done.stdout.endswith("data is whole: index, sizes and checksums agree.\n")
 
 
 @pytest.mark.parametrize(
-    ("ending", "keep", "text"), [("idx", 40, "data.idx is cut short: 40 bytes"), ("bin", 6, "data.bin has 6 bytes, but its")]
+    ("ending", "keep", "text"),
+    [("idx", 40, "data.idx has 40 bytes, and its sidecar says"), ("bin", 6, "data.bin has 6 bytes, and its sidecar says")],
 )
 def test_truncated_files_are_one_line_and_status_2(prefix, ending, keep, text):
     path = prefix.with_name(f"data.{ending}")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_astro.data.document_names import open_names
+from megatron_astro.data.indexed import dataset_file
+
 TOOL = Path(__file__).parents[2] / "tools" / "tokenize_corpus.py"
 SUN = {"id": "sun", "text": "The Sun is a star."}
 MOON = {"id": "moon", "text": "The Moon is not.", "split": "heldout"}
@@ -14,6 +17,11 @@ MOON = {"id": "moon", "text": "The Moon is not.", "split": "heldout"}
 def run(*arguments):
     command = [sys.executable, str(TOOL), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+
+
+def names(prefix):
+    opened = open_names(dataset_file(prefix, "ids"))
+    return [opened.name(number) for number in range(len(opened))]
 
 
 @pytest.fixture
@@ -25,24 +33,26 @@ def corpus(tmp_path):
 
 def test_writes_the_train_split_and_says_so(tmp_path, corpus, tiny_tokenizer_folder):
     done = run(corpus, "--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "out" / "train")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "reference library" not in done.stderr
     record = json.loads((tmp_path / "out" / "train.json").read_text())
     assert done.stdout == (
-        f"Wrote {tmp_path}/out/train.bin, .idx and .json: 1 documents, {record['num_tokens']} tokens "
-        f"({18 / record['num_tokens']:.2f} characters a token).\n"
+        f"Wrote {tmp_path}/out/train.bin, .idx, .ids and .json: 1 documents, {record['num_tokens']} tokens "
+        f"({18 / record['num_tokens']:.2f} characters a token; BOS None, EOD 0).\n"
     )
-    assert (record["document_ids"], record["eod_id"], record["split"]) == (["sun"], 0, "train")
+    assert (names(tmp_path / "out" / "train"), record["eod_id"], record["split"]) == (["sun"], 0, "train")
 
 
 def test_options_choose_split_and_end_of_document(tmp_path, corpus, tiny_tokenizer_folder):
     options = ("--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "data", "--split", "all")
     assert run(corpus, *options, "--append-eod", "False").returncode == 0
     record = json.loads((tmp_path / "data.json").read_text())
-    assert (record["document_ids"], record["eod_id"]) == (["sun", "moon"], None)
-    for ending in ("bin", "idx", "json"):
+    assert (names(tmp_path / "data"), record["eod_id"], record["bos_id"]) == (["sun", "moon"], None, None)
+    for ending in ("bin", "idx", "ids", "json"):
         (tmp_path / f"data.{ending}").unlink()
-    assert run(corpus, *options, "--eod-token", "<|begin|>").returncode == 0
-    assert json.loads((tmp_path / "data.json").read_text())["eod_id"] == 1
+    assert run(corpus, *options, "--eod-token", "<|begin|>", "--prepend-bos", "True").returncode == 0
+    record = json.loads((tmp_path / "data.json").read_text())
+    assert (record["eod_id"], record["bos_id"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def test_bad_corpus_is_one_line_status_2_and_no_file(tmp_path, corpus, tiny_toke
     assert text in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("data.[!r]*"))
 
 
 def test_missing_tokenizer_is_one_line(tmp_path, corpus):

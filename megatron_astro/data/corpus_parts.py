@@ -1,0 +1,172 @@
+"""A corpus cut into parts that workers read each for itself: the same parts whatever the number of workers.
+
+A part is a run of whole lines of a JSONL file, all of a `.gz` (which can only be read from its start: give several), or a row group of a
+Parquet file. A line that is no document is handed on with the reason, never skipped.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, Generic, Literal, TypeVar
+
+import msgspec
+
+from megatron_astro.corpus_records import Conversation, Document
+from megatron_astro.errors import DataError
+
+PART_BYTES = 8 << 20  # a fraction of a second's work: little is lost when a run is stopped
+LONGEST_LINE = 256 << 20  # bytes; what is longer is no document, and must not fill the memory
+
+Kind = Literal["lines", "gzip", "parquet"]
+Item = TypeVar("Item", Document, Conversation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusPart:
+    """Which part of which input: bytes `start` to `stop` of a JSONL file (lines that begin there), or row group `start`."""
+
+    input: int
+    path: Path
+    kind: Kind
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Generic[Item]):
+    """One line of a part, counted from 1: a document, or the reason why it is none (empty: the line is blank)."""
+
+    line: int
+    item: Item | None
+    reason: str = ""
+
+
+def cut_corpus(paths: tuple[Path, ...]) -> list[CorpusPart]:
+    """The parts of all inputs, in order; DataError names a file that cannot be read."""
+    parts: list[CorpusPart] = []
+    for number, path in enumerate(paths):
+        try:
+            with path.open("rb") as stream:
+                stream.read(1)
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; name an existing JSONL, JSONL.gz or Parquet file") from error
+        if path.suffix == ".parquet":
+            parts += [
+                CorpusPart(input=number, path=path, kind="parquet", start=at, stop=at + 1) for at in range(_num_groups(path))
+            ]
+        elif path.suffix == ".gz":
+            parts.append(CorpusPart(input=number, path=path, kind="gzip", start=0, stop=size))
+        else:
+            starts = range(0, size, PART_BYTES)
+            parts += [
+                CorpusPart(input=number, path=path, kind="lines", start=at, stop=min(at + PART_BYTES, size)) for at in starts
+            ]
+    return parts
+
+
+def read_part(part: CorpusPart, kind: type[Item]) -> Iterator[Row[Item]]:
+    """Every line of a part as a document or a reason; DataError where the file itself cannot be read on."""
+    if part.kind == "parquet":
+        yield from _read_group(part, kind)
+        return
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        with _open_at_line(part) as stream:
+            for number, line in enumerate(_lines(stream, part), start=1):
+                yield _decode_line(number, line, decoder, kind)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {part.path}: {error}; get a complete file") from error
+
+
+def _open_at_line(part: CorpusPart) -> BinaryIO:
+    """Open at the first line that begins in the part."""
+    if part.kind == "gzip":
+        return gzip.open(part.path, "rb")  # type: ignore[return-value]
+    stream = part.path.open("rb", buffering=1 << 20)
+    if part.start > 0:
+        stream.seek(part.start - 1)
+        _skip_line(stream)
+    return stream
+
+
+def _skip_line(stream: BinaryIO) -> None:
+    while (piece := stream.readline(1 << 20)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _lines(stream: BinaryIO, part: CorpusPart) -> Iterator[bytes]:
+    position = stream.tell()
+    while part.kind == "gzip" or position < part.stop:
+        line = stream.readline(LONGEST_LINE)
+        if not line:
+            return
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            _skip_line(stream)
+        position = stream.tell() if part.kind == "lines" else position
+        yield line
+
+
+def _decode_line(number: int, line: bytes, decoder: msgspec.json.Decoder[Item], kind: type[Item]) -> Row[Item]:
+    if not line.strip():
+        return Row(line=number, item=None)
+    if len(line) == LONGEST_LINE:
+        return Row(line=number, item=None, reason=f"longer than {LONGEST_LINE >> 20} MiB; split the document")
+    try:
+        line.decode("utf-8")
+        item = decoder.decode(line)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); save the file as UTF-8"
+        return Row(line=number, item=None, reason=reason)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Row(line=number, item=None, reason=f"not a {kind.__name__}: {error}")
+    return _checked(number, item)
+
+
+def _checked(number: int, item: Item) -> Row[Item]:
+    """Refuse what has the right types and still cannot be trained on."""
+    reason = ""
+    if isinstance(item, Document):
+        if not item.id:
+            reason = "the id is empty; give every document an id of its own"
+        elif not item.text.strip():
+            reason = "the text is empty; remove the document or give it a text"
+    elif not item.messages:
+        reason = "there are no messages; remove the conversation or give it some"
+    return Row(line=number, item=None if reason else item, reason=reason)
+
+
+def _num_groups(path: Path) -> int:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            return int(file.num_row_groups)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {error}; get a complete file") from error
+
+
+def _read_group(part: CorpusPart, kind: type[Item]) -> Iterator[Row[Item]]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(part.path) as file:
+            rows = file.read_row_group(part.start).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"cannot read row group {part.start} of {part.path}: {error}; get a complete file") from error
+    for number, row in enumerate(rows, start=1):
+        try:
+            item = msgspec.convert({key: value for key, value in row.items() if value is not None}, kind)
+        except msgspec.ValidationError as error:
+            yield Row(line=number, item=None, reason=f"not a {kind.__name__}: {error}")
+            continue
+        yield _checked(number, item)
+
+
+def part_plan(part: CorpusPart) -> dict[str, str | int]:
+    """A part as JSON can hold it, to recognise it by after a restart."""
+    return {**asdict(part), "path": str(part.path)}
