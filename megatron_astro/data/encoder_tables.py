@@ -86,9 +86,8 @@ def _characters(content: Json, merges: Sequence[Merge]) -> Encoder:
     _require(not model.get("ignore_merges"), "it takes whole words first")
     _require(bool(model.get("byte_fallback")), "it has no byte fallback")
     added = _added_tokens(content, normalised=content.get("normalizer") is not None)
-    return sentencepiece_encoder(
-        model["vocab"], merges, range(len(merges)), _prefix(content.get("normalizer"), content.get("pre_tokenizer")), added.tokens, added.refused
-    )  # fmt: skip
+    prefix = _prefix(content.get("normalizer"), content.get("pre_tokenizer"))
+    return sentencepiece_encoder(model["vocab"], merges, range(len(merges)), prefix, added.tokens, added.refused)
 
 
 def sentencepiece_encoder(

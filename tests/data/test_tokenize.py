@@ -218,33 +218,40 @@ def test_a_stopped_run_goes_on_and_a_changed_one_starts_afresh(request_for, corp
     assert not (tmp_path / "out" / "data.work").exists()
 
 
+def start(command, output):
+    return subprocess.Popen([*command, "--output", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(run):
+    return [child for child in psutil.Process(run.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 20
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
 def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder):
     """kill -9 of the command and of a worker, again and again, until a run comes to its end."""
     corpus = tmp_path / "corpus.jsonl"
     with corpus.open("w") as stream:
-        for number in range(10_000):
+        for number in range(24_000):
             text = f"Star {number} lies {number * 7} parsecs away, and shines. " * 50
             stream.write(json.dumps({"id": str(number), "text": text}) + "\n")
     command = [sys.executable, TOOL, corpus, "--tokenizer", tiny_tokenizer_folder, "--shuffle", "documents", "--workers", "2"]
     subprocess.run([*command, "--output", tmp_path / "whole"], check=True, capture_output=True)
     parts = tmp_path / "killed.work"
-    for number in range(2):
-        run = subprocess.Popen(
-            [*command, "--output", tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 60
-        while len(list(parts.glob("part_*.json"))) <= number and run.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if number == 0:
-            run.kill()
-            run.communicate()
-            assert run.returncode == -signal.SIGKILL
-        else:
-            workers = [child for child in psutil.Process(run.pid).children() if "spawn_main" in " ".join(child.cmdline())]
-            workers[0].kill()
-            assert "a worker process ended early (killed by signal 9)" in run.communicate()[1]
-            assert run.returncode == 2
-        assert not (tmp_path / "killed.idx").exists()
+    with start(command, tmp_path / "killed") as run:
+        wait_for(lambda: list(parts.glob("part_*.json")))
+        run.kill()
+    assert run.returncode == -signal.SIGKILL
+    with start(command, tmp_path / "killed") as run:
+        wait_for(lambda: workers_of(run))[0].kill()
+        assert "a worker process ended early (killed by signal 9)" in run.communicate()[1]
+    assert run.returncode == 2
+    assert not (tmp_path / "killed.idx").exists()
     done = subprocess.run([*command, "--output", tmp_path / "killed"], check=True, capture_output=True, text=True)
     assert "going on with" in done.stderr
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
