@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -37,16 +38,19 @@ CHECKED_BYTES = 1 << 28
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of this process, all threads."""
     started_at = time.process_time()
     work()
     return time.process_time() - started_at
 
 
 def spread(seconds: list[float]) -> str:
+    """Least, median, most."""
     return f"{min(seconds):.3f} / {median(seconds):.3f} / {max(seconds):.3f}"
 
 
 def row(what: str, ours: list[float], theirs: list[float], note: str = "") -> None:
+    """Print a row of the table."""
     ratio = median(theirs) / median(ours)
     print(f"| {what} | {spread(ours)} | {spread(theirs)} | {ratio:.1f} | {note} |", flush=True)
 
@@ -63,21 +67,24 @@ def megatron_loop(corpus: Path, tokenizer: TextTokenizer, eod: int, prefix: Path
 
 
 def tokenising(corpus: Path, folder: Path, repeats: int, work: Path) -> None:
+    """The whole command, from JSONL to a dataset with its sidecar, against Megatron's loop."""
     tokenizer = TextTokenizer(folder)
     eod, ours, theirs = tokenizer.end_of_document(), [], []
     for number in range(repeats):
         mine, other = work / f"ours{number}", work / f"theirs{number}"
         request = TokenizeRequest(inputs=(corpus,), tokenizer=folder, prefix=mine, eos_id=eod, split="all")
-        ours.append(cpu_seconds(lambda: write_dataset(request)))
-        theirs.append(cpu_seconds(lambda: megatron_loop(corpus, tokenizer, eod, other)))
+        ours.append(cpu_seconds(partial(write_dataset, request)))
+        theirs.append(cpu_seconds(partial(megatron_loop, corpus, tokenizer, eod, other)))
     same = all(Path(f"{mine}.{end}").read_bytes() == Path(f"{other}.{end}").read_bytes() for end in ("bin", "idx"))
     tokens = open_indexed(mine)
     size = corpus.stat().st_size / 1e6
-    note = f"{size / median(ours):.1f} against {size / median(theirs):.2f} MB per CPU-s; {tokens.num_tokens} ids in {tokens.num_documents} documents "
-    row(f"{folder.name}: {size:.0f} MB of JSONL to .bin/.idx", ours, theirs, note + ("identical" if same else "DIFFERENT"))
+    speed = f"{size / median(ours):.1f} against {size / median(theirs):.2f} MB per CPU-s"
+    found = f"{tokens.num_tokens} ids of {tokens.num_documents} documents {'identical' if same else 'DIFFERENT'}"
+    row(f"{folder.name}: {size:.0f} MB of JSONL to .bin/.idx", ours, theirs, f"{speed}; {found}")
 
 
 def index_writing(repeats: int, work: Path) -> None:
+    """Lengths to a `.idx`, its SHA-256 included on our side."""
     lengths = np.random.default_rng(1).lognormal(6, 1, NUM_SEQUENCES).astype(np.int32)
     ours, theirs = [], []
     as_list, bounds = lengths.tolist(), list(range(NUM_SEQUENCES + 1))
@@ -94,19 +101,21 @@ def index_writing(repeats: int, work: Path) -> None:
 
 
 def verifying(repeats: int, work: Path) -> None:
+    """Checksums of 256 MiB, warm."""
     content = np.random.default_rng(2).integers(0, 256, CHECKED_BYTES, np.uint8)
     path = work / "large.bin"
     path.write_bytes(content.data)
     sums = file_checksums(path)
     print("\n| verification of 256 MiB, warm | CPU s: min / median / max | GB per CPU-s |\n| --- | --- | --- |")
     for name in crc32c_implementations():
-        seconds = [cpu_seconds(lambda: crc32c_blocks(content, BLOCK_BYTES, name)) for _ in range(repeats)]
+        seconds = [cpu_seconds(partial(crc32c_blocks, content, BLOCK_BYTES, name)) for _ in range(repeats)]
         print(f"| CRC-32C, {name}, one thread | {spread(seconds)} | {CHECKED_BYTES / 1e9 / median(seconds):.2f} |")
     seconds = [cpu_seconds(lambda: check_file(path, CHECKED_BYTES, sums)) for _ in range(repeats)]
     print(f"| check_file, mapped, all cores (CPU summed) | {spread(seconds)} | {CHECKED_BYTES / 1e9 / median(seconds):.2f} |")
 
 
 def main() -> None:
+    """Run all, print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--tokenizers", type=Path, nargs="+", required=True)

@@ -233,6 +233,7 @@ def wait_for(what):
     return found
 
 
+@pytest.mark.slow
 def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder):
     """kill -9 of the command and of a worker, again and again, until a run comes to its end."""
     corpus = tmp_path / "corpus.jsonl"
