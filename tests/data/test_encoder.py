@@ -79,7 +79,7 @@ def parts(encoded):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 @given(batch=st.lists(texts, max_size=4))
 def test_ids_are_the_references(encoders, kind, batch):
     encoder = encoders[kind]
@@ -140,7 +140,6 @@ def set_model(**values):
 
 def add_token(**flags):
     token = {
-        "id": 7,
         "content": "star",
         "single_word": False,
         "lstrip": False,
@@ -148,7 +147,12 @@ def add_token(**flags):
         "normalized": False,
         "special": False,
     }
-    return lambda content: content["added_tokens"].append(token | flags)
+
+    def add(content):
+        vocabulary = content["model"]["vocab"]
+        content["added_tokens"].append(token | flags | {"id": vocabulary.get("star", len(vocabulary))})
+
+    return add
 
 
 CHANGES = [
@@ -194,6 +198,16 @@ def test_a_wrong_encoder_fails_the_probes(tokenizer_kinds, monkeypatch):
     tokenizer = TextTokenizer(tokenizer_kinds["llama3"])
     monkeypatch.setattr(tokenizer, "build_encoder", lambda: other)
     assert "encodes the probe" in TextEncoder(tokenizer).reason
+
+
+def test_an_added_token_of_another_number_fails_the_probes(changed):
+    """The library numbers added tokens itself; a file that says otherwise is not what it encodes."""
+
+    def add(content):
+        add_token()(content)
+        content["added_tokens"][-1]["id"] = 7
+
+    assert "encodes the probe" in changed("llama3", add).reason
 
 
 @pytest.mark.parametrize("kind", ["llama3", "llama2"])

@@ -2,7 +2,7 @@
 
 Peers: Megatron-LM's tools/preprocess_data.py, its loop over documents written down again here (json.loads, tokenize, append EOD,
 IndexedDatasetBuilder of the installed megatron-core, one document at a time), with the reference tokenizer library; and megatron-core's
-_IndexWriter. Usage: benchmarks/tokenize.py CORPUS.jsonl --tokenizers FOLDER [FOLDER ...] [--repeats N]
+_IndexWriter. Usage: benchmarks/tokenize_corpus.py CORPUS.jsonl --tokenizers FOLDER [FOLDER ...] [--repeats N]
 """
 
 import argparse
