@@ -189,3 +189,23 @@ def test_document_out_of_range(dataset):
     for number in (-1, 4):
         with pytest.raises(DataError, match=f"has documents 0 to 3, not {number}"):
             open_indexed(dataset).document(number)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_mutated_pairs_raise_or_open(tmp_path_factory, data):
+    """A sound pair with a few bytes changed, cut or added in either file: a DataError, or a sound dataset."""
+    prefix = tmp_path_factory.mktemp("mutated") / "data"
+    with IndexedWriter(dataset_file(prefix, "bin"), dataset_file(prefix, "idx"), np.dtype(np.uint16)) as writer:
+        for document in DOCUMENTS:
+            writer.add_document(document)
+    for ending in ("idx", "bin"):
+        content = bytearray(dataset_file(prefix, ending).read_bytes())
+        for _ in range(data.draw(st.integers(0, 3))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        cut = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+        dataset_file(prefix, ending).write_bytes(content[:cut] + data.draw(st.one_of(st.just(b""), st.binary(max_size=9))))
+    with contextlib.suppress(DataError):
+        tokens = open_indexed(prefix)
+        assert [tokens.document(number).size for number in range(tokens.num_documents)] == tokens.document_lengths().tolist()
+        assert sum(tokens.document_lengths().tolist()) == tokens.num_tokens

@@ -1,6 +1,7 @@
 import dataclasses
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,3 +267,35 @@ def test_two_runs_of_one_output_do_not_mix(request_for, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another run is writing"):
             write_dataset(request_for())
+
+
+def test_conversations_get_a_mask_beside_that_megatron_can_read(request_for, tiny_tokenizer_folder, tmp_path):
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    from megatron_astro.corpus_records import Message
+    from megatron_astro.data.conversations import ChatEncoder
+
+    folder = shutil.copytree(tiny_tokenizer_folder, tmp_path / "chat")
+    turns = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}assistant: {% endif %}"
+    (folder / "chat_template.jinja").write_text(template)
+    talks = [[("user", f"Is star {number} far?"), ("assistant", "No. " * (number + 1))] for number in range(20)]
+    lines = [{"messages": [{"role": role, "content": content} for role, content in talk]} for talk in talks]
+    lines[7]["id"] = "seven"
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"messages": [{"role": "user", "content": "x"}]}\n')
+    request = request_for(inputs=(chat,), tokenizer=folder, conversations=True, eos_id=1, shuffle_seed=3, max_rejects=1)
+    record = write_dataset(request).record
+    assert (record.loss_mask, record.num_documents, record.num_rejected) == (True, 20, 1)
+    verify_dataset(request.prefix)
+    names = open_names(dataset_file(request.prefix, "ids"))
+    tokens, mask = (IndexedDataset(str(prefix)) for prefix in (request.prefix, request.prefix.with_name("data_mask")))
+    encoder = ChatEncoder(TextTokenizer(folder))
+    for number, line in enumerate(names.lines.tolist()):
+        ids, taken = encoder.encode([Message(role=role, content=content) for role, content in talks[line - 1]])
+        assert (tokens[number].tolist(), mask[number].tolist()) == ([*ids, 1], [*taken, 0])
+        assert names.name(number) == ("seven" if line == 8 else f"input 0, line {line}")
+    path = request.prefix.with_name("data_mask.bin")
+    path.write_bytes(b"\1" + path.read_bytes()[1:])
+    with pytest.raises(DataError, match=r"data_mask\.bin changed since it was written"):
+        verify_dataset(request.prefix)
