@@ -4,28 +4,40 @@ A step takes the next global_batch_size samples of the stream. Sample n of them 
 (n // micro_batch_size) % dp_size, so a step sees the same samples at any dp and any micro_batch_size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from megatron_astro.data.samples import Sample, SampleStream
+from megatron_astro.data.packing import DocumentStarts, document_starts
+from megatron_astro.data.samples import SampleParts, SampleStream
 from megatron_astro.data.token_dataset import DocumentId
 from megatron_astro.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """One micro-batch: tokens, labels, position_ids [b, s] int64, loss_mask [b, s] float32; its samples and their documents."""
+    """One micro-batch: ids [b, s + 1] and position_ids [b, s] int64, loss_mask [b, s] float32; its samples and their documents."""
 
-    tokens: Tensor
-    labels: Tensor
+    ids: Tensor
     loss_mask: Tensor
     position_ids: Tensor
     sample_numbers: tuple[int, ...]
     document_ids: tuple[tuple[DocumentId, ...], ...]
+    cu_seqlens: Tensor | None = None
+    """Where attention and positions start again: token of the flattened batch, its end included, [documents + 1] int32. None: only
+    at every sample."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """What the model reads, [b, s]; a view."""
+        return self.ids[:, :-1]
+
+    @property
+    def labels(self) -> Tensor:
+        """What it is to predict, [b, s]; a view of the same memory, one to the right."""
+        return self.ids[:, 1:]
 
 
 class BatchLoader(Iterator[Batch]):
@@ -40,6 +52,7 @@ class BatchLoader(Iterator[Batch]):
         micro_batch_size: int,
         global_batch_size: int,
         consumed_samples: int = 0,
+        reset_at_documents: bool = False,
     ) -> None:
         samples_at_once = micro_batch_size * dp_size
         if micro_batch_size < 1 or dp_size < 1 or global_batch_size < 1 or global_batch_size % samples_at_once:
@@ -57,24 +70,36 @@ class BatchLoader(Iterator[Batch]):
         self._next = consumed_samples + dp_rank * micro_batch_size
         whole_batches = (len(stream) - consumed_samples) // global_batch_size
         self._end = consumed_samples + whole_batches * global_batch_size
+        self._reset_at_documents = reset_at_documents
+        self._whole_samples = _whole_samples(micro_batch_size, stream.seq_length)
 
     def __next__(self) -> Batch:
         if self._next >= self._end:
             raise StopIteration
-        numbers = tuple(range(self._next, self._next + self._micro_batch_size))
+        first = self._next
         self._next += self._samples_at_once
-        return make_batch([self._stream.sample(number) for number in numbers], numbers)
+        size = (self._micro_batch_size, self._stream.seq_length + 1)
+        ids = torch.empty(size, dtype=torch.int64, pin_memory=torch.cuda.is_available())
+        parts = self._stream.read(first, ids.numpy())
+        starts = document_starts([part.lengths for part in parts]) if self._reset_at_documents else self._whole_samples
+        return Batch(
+            ids=ids,
+            loss_mask=starts.loss_mask,
+            position_ids=starts.position_ids,
+            sample_numbers=tuple(range(first, first + self._micro_batch_size)),
+            document_ids=_document_ids(parts),
+            cu_seqlens=starts.cu_seqlens,
+        )
 
 
-def make_batch(samples: list[Sample], numbers: tuple[int, ...]) -> Batch:
-    """Join samples of [s + 1] ids into tokens [b, s] and, one to the right, labels [b, s]; every label counts."""
-    ids = torch.from_numpy(np.stack([sample.tokens for sample in samples]))
-    tokens, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    return Batch(
-        tokens=tokens,
-        labels=labels,
-        loss_mask=torch.ones(tokens.shape, dtype=torch.float32),
-        position_ids=torch.arange(tokens.shape[1]).expand_as(tokens).contiguous(),
-        sample_numbers=numbers,
-        document_ids=tuple(sample.document_ids for sample in samples),
+def _document_ids(parts: Sequence[SampleParts]) -> tuple[tuple[DocumentId, ...], ...]:
+    return tuple(part.document_ids for part in parts)
+
+
+def _whole_samples(num_samples: int, seq_length: int) -> DocumentStarts:
+    """Positions that run through every sample and labels that all count: the same for every batch, made once."""
+    return DocumentStarts(
+        loss_mask=torch.ones(num_samples, seq_length),
+        position_ids=torch.arange(seq_length).repeat(num_samples, 1),
+        cu_seqlens=None,
     )
