@@ -10,21 +10,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megatron_astro.data.packing import DocumentStarts, document_starts
-from megatron_astro.data.samples import SampleParts, SampleStream
+from megatron_astro.data.packing import document_starts
+from megatron_astro.data.samples import Origins, SampleStream
 from megatron_astro.data.token_dataset import DocumentId
 from megatron_astro.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """One micro-batch: ids [b, s + 1] and position_ids [b, s] int64, loss_mask [b, s] float32; its samples and their documents."""
+    """One micro-batch: ids [b, s + 1] and position_ids [b, s] int64, loss_mask [b, s] float32; which samples it is, and of what."""
 
     ids: Tensor
     loss_mask: Tensor
     position_ids: Tensor
-    sample_numbers: tuple[int, ...]
-    document_ids: tuple[tuple[DocumentId, ...], ...]
+    sample_numbers: Sequence[int] = ()
+    origins: Origins | None = None
     cu_seqlens: Tensor | None = None
     """Where attention and positions start again: token of the flattened batch, its end included, [documents + 1] int32. None: only
     at every sample."""
@@ -38,6 +38,11 @@ class Batch:
     def labels(self) -> Tensor:
         """What it is to predict, [b, s]; a view of the same memory, one to the right."""
         return self.ids[:, 1:]
+
+    @property
+    def document_ids(self) -> tuple[tuple[DocumentId, ...], ...]:
+        """The documents of each sample, in order."""
+        return () if self.origins is None else tuple(parts.document_ids for parts in self.origins.by_sample())
 
 
 class BatchLoader(Iterator[Batch]):
@@ -71,35 +76,30 @@ class BatchLoader(Iterator[Batch]):
         whole_batches = (len(stream) - consumed_samples) // global_batch_size
         self._end = consumed_samples + whole_batches * global_batch_size
         self._reset_at_documents = reset_at_documents
-        self._whole_samples = _whole_samples(micro_batch_size, stream.seq_length)
+        self._size = (micro_batch_size, stream.seq_length + 1)
+        self._pinned = torch.cuda.is_available()
+        # Positions that run through every sample and labels that all count are the same for every batch.
+        self._loss_mask = torch.ones(micro_batch_size, stream.seq_length)
+        self._position_ids = torch.arange(stream.seq_length).repeat(micro_batch_size, 1)
 
     def __next__(self) -> Batch:
-        if self._next >= self._end:
-            raise StopIteration
         first = self._next
+        if first >= self._end:
+            raise StopIteration
         self._next += self._samples_at_once
-        size = (self._micro_batch_size, self._stream.seq_length + 1)
-        ids = torch.empty(size, dtype=torch.int64, pin_memory=torch.cuda.is_available())
-        parts = self._stream.read(first, ids.numpy())
-        starts = document_starts([part.lengths for part in parts]) if self._reset_at_documents else self._whole_samples
+        ids = torch.empty(self._size, dtype=torch.int64, pin_memory=self._pinned)
+        origins = self._stream.read(first, ids.numpy())
+        numbers = range(first, first + self._micro_batch_size)
+        if not self._reset_at_documents:
+            return Batch(
+                ids=ids, loss_mask=self._loss_mask, position_ids=self._position_ids, sample_numbers=numbers, origins=origins
+            )
+        starts = document_starts(origins.samples, origins.lengths, self._stream.seq_length)
         return Batch(
             ids=ids,
             loss_mask=starts.loss_mask,
             position_ids=starts.position_ids,
-            sample_numbers=tuple(range(first, first + self._micro_batch_size)),
-            document_ids=_document_ids(parts),
+            sample_numbers=numbers,
+            origins=origins,
             cu_seqlens=starts.cu_seqlens,
         )
-
-
-def _document_ids(parts: Sequence[SampleParts]) -> tuple[tuple[DocumentId, ...], ...]:
-    return tuple(part.document_ids for part in parts)
-
-
-def _whole_samples(num_samples: int, seq_length: int) -> DocumentStarts:
-    """Positions that run through every sample and labels that all count: the same for every batch, made once."""
-    return DocumentStarts(
-        loss_mask=torch.ones(num_samples, seq_length),
-        position_ids=torch.arange(seq_length).repeat(num_samples, 1),
-        cu_seqlens=None,
-    )

@@ -60,6 +60,28 @@ class OrderedDataset:
         return self.dataset.document_id(unit if self.owners is None else int(self.owners[unit]))
 
 
+class Origins:
+    """Where the tokens of some samples come from: [parts, 4] rows of (sample, dataset, unit of its order, tokens), by sample."""
+
+    def __init__(self, datasets: Sequence[OrderedDataset], parts: npt.NDArray[np.int64]) -> None:
+        self._datasets = datasets
+        self.samples = parts[:, 0]
+        self.lengths = parts[:, 3]
+        self._parts = parts
+
+    def by_sample(self) -> list[SampleParts]:
+        """The same with the documents' names, which only the ledger needs."""
+        rows: dict[int, list[tuple[int, DocumentId, int]]] = {}
+        for sample, dataset, unit, tokens in self._parts.tolist():
+            rows.setdefault(sample, []).append((dataset, self._datasets[dataset].document_id(unit), tokens))
+        return [
+            SampleParts(
+                dataset=row[0][0], document_ids=tuple(name for _, name, _ in row), lengths=tuple(tokens for _, _, tokens in row)
+            )
+            for row in rows.values()
+        ]
+
+
 class SampleStream:
     """All samples of a run in their one order; sample n is the same whoever asks, and at any layout."""
 
@@ -73,30 +95,17 @@ class SampleStream:
     def __len__(self) -> int:
         return self._num_samples
 
-    def read(self, first: int, ids: Tokens) -> list[SampleParts]:
+    def read(self, first: int, ids: Tokens) -> Origins:
         """Write samples `first` on into ids [b, seq_length + 1], and say where their tokens come from."""
-        if not 0 <= first <= len(self) - len(ids):
+        if not 0 <= first <= self._num_samples - len(ids):
             raise DataError(
                 f"sample {first if first < 0 else first + len(ids) - 1} was asked for, but the stream holds samples 0 to "
                 f"{len(self) - 1}; ask for more samples"
             )
         try:
-            parts = self._reader.read(first, ids)
+            return Origins(self._datasets, self._reader.read(first, ids))
         except (IndexError, ValueError) as error:
             raise DataError(f"{error}; check the file with tools/inspect_dataset.py") from error
-        return self._named(parts.tolist(), len(ids))
-
-    def _named(self, parts: list[list[int]], num_samples: int) -> list[SampleParts]:
-        """Gather parts (row, dataset, unit, tokens) by sample, with the names of their documents."""
-        rows: list[list[tuple[int, DocumentId, int]]] = [[] for _ in range(num_samples)]
-        for row, dataset, unit, tokens in parts:
-            rows[row].append((dataset, self._datasets[dataset].document_id(unit), tokens))
-        return [
-            SampleParts(
-                dataset=row[0][0], document_ids=tuple(name for _, name, _ in row), lengths=tuple(tokens for _, _, tokens in row)
-            )
-            for row in rows
-        ]
 
 
 def open_sample_stream(config: DataConfig, *, num_samples: int, vocabulary_size: int) -> SampleStream:

@@ -79,6 +79,4 @@ def _as_batches(windows: Sequence[Tokens], length: int) -> Iterator[Batch]:
             ids=row.unsqueeze(0),
             loss_mask=loss_mask.unsqueeze(0),
             position_ids=position_ids,
-            sample_numbers=(),
-            document_ids=(),
         )

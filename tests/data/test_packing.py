@@ -13,7 +13,8 @@ def cut(seq_length, cuts):
 def test_starts_masks_and_positions_equal_a_loop_over_tokens(seq_length, data):
     cuts = st.lists(st.integers(1, seq_length), max_size=seq_length)
     lengths = [cut(seq_length, data.draw(cuts)) for _ in range(data.draw(st.integers(1, 3)))]
-    starts = document_starts(lengths)
+    samples = np.repeat(np.arange(len(lengths)), [len(row) for row in lengths])
+    starts = document_starts(samples, np.concatenate(lengths), seq_length)
     cu_seqlens, positions, mask = [], [], []
     for row, row_lengths in enumerate(lengths):
         owners = [owner for owner, length in enumerate(row_lengths) for _ in range(length)]
