@@ -64,6 +64,7 @@ def run_sanitized(module, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the build takes about a minute and a half of CPU
 def test_no_bad_access_in_any_test_of_the_compiled_code(sanitized):
     """Without the tests of requests beyond memory, which the sanitizer ends by itself, and of timing."""
     done = run_sanitized(sanitized, "tests/csrc/data", "-k", "not memory and not gil and not sanitizers and not bad_access")
@@ -72,6 +73,7 @@ def test_no_bad_access_in_any_test_of_the_compiled_code(sanitized):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the build takes about a minute and a half of CPU
 def test_the_sanitizer_would_have_seen_it(sanitized, tmp_path):
     """Red once, in itself: a read one past the end of an array ends a process that was built the same way."""
     source = tmp_path / "overrun.cpp"
