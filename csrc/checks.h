@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <new>
 #include <sstream>
 #include <stdexcept>
@@ -35,9 +34,10 @@ inline int64_t checked_product(int64_t left, int64_t right) {
 // A size or index that the caller has checked to be non-negative.
 inline std::size_t as_size(int64_t value) { return static_cast<std::size_t>(value); }
 
-// How many 64-bit numbers to allocate; more than any memory holds is a MemoryError in Python, as it is where the allocation fails.
+// How many numbers of up to 64 bits to allocate; more than an address space of 2^47 bytes holds is a MemoryError in Python, as it is
+// where the allocation itself fails.
 inline std::size_t allocation(int64_t numbers) {
-  if (numbers > std::numeric_limits<std::ptrdiff_t>::max() / static_cast<int64_t>(sizeof(int64_t))) throw std::bad_alloc();
+  if (numbers > int64_t{1} << 44) throw std::bad_alloc();
   return as_size(numbers);
 }
 

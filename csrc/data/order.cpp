@@ -1,96 +1,82 @@
+#include "order.h"
+
 #include <algorithm>
-#include <numeric>
+#include <limits>
 
 #include "../checks.h"
-#include "indices.h"
-#include "random.h"
 
 namespace megatron_astro {
 
-namespace {
-
-void require_epochs(std::span<const int64_t> documents, int64_t num_epochs) {
-  require(!documents.empty(), "documents is empty; an order needs at least one document");
-  require(num_epochs > 0, "num_epochs is ", num_epochs, "; it must be positive");
+Documents::Documents(std::span<const int64_t> bounds) : bounds_(bounds) {
+  require(bounds.size() >= 2, "bounds has ", bounds.size(), " entries; one document takes two");
+  require(bounds.front() == 0, "bounds[0] is ", bounds.front(), "; the first document starts at 0");
+  require(bounds.back() > 0, "the documents end at token ", bounds.back(), ": they hold no tokens");
 }
 
-// Megatron shuffles all epochs together, or the last one apart from the others.
-Index shuffled_documents(std::span<const int64_t> documents, int64_t num_epochs, bool separate_final_epoch,
-                         NumpyLegacyRandom& random) {
-  Index order(allocation(checked_product(num_epochs, length_of(documents))));
-  for (std::size_t start = 0; start < order.size(); start += documents.size())
-    std::copy(documents.begin(), documents.end(), order.begin() + static_cast<std::ptrdiff_t>(start));
-  const std::size_t first = separate_final_epoch && num_epochs > 1 ? order.size() - documents.size() : order.size();
-  const std::span<int64_t> all(order);
-  shuffle(all.first(first), random);
-  shuffle(all.subspan(first), random);
-  return order;
+int64_t Documents::tokens_between(int64_t first, int64_t last) const {
+  const int64_t start = bounds_[as_size(first)], end = bounds_[as_size(last)];
+  require(0 <= start && start <= end && end <= num_tokens(), "bounds[", first, "] is ", start, " and bounds[", last, "] is ", end,
+          "; bounds rise from 0 to ", num_tokens());
+  return end - start;
 }
 
-Index shuffled_samples(int64_t num_samples, int64_t total_size, NumpyLegacyRandom& random) {
-  Index order(allocation(total_size));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  const std::span<int64_t> all(order);
-  shuffle(all.first(as_size(num_samples)), random);
-  shuffle(all.subspan(as_size(num_samples)), random);
-  return order;
+int64_t Documents::append(Pieces& pieces, int64_t document, int64_t offset, int64_t count) const {
+  require(0 <= document && document < size(), "document ", document, " was asked for, but there are ", size());
+  const int64_t length = tokens_between(document, document + 1);
+  require(0 <= offset && offset <= length, "offset ", offset, " leaves document ", document, " of ", length, " tokens");
+  const int64_t taken = std::min(count, length - offset);
+  if (taken > 0) pieces.push_back({document, bounds_[as_size(document)] + offset, taken});
+  return taken;
 }
 
-// How GPTDataset lays epochs: as few as give num_samples; the last is shuffled apart when less than 80 % of it is wanted.
-struct EpochPlan {
-  int64_t num_epochs;
-  int64_t samples_before_final_epoch;
-  bool separate_final_epoch;
-};
+int64_t Documents::holding(int64_t token) const {
+  const auto after = std::upper_bound(bounds_.begin(), bounds_.end() - 1, token);
+  return std::max<int64_t>(after - bounds_.begin() - 1, 0);
+}
 
-EpochPlan plan_epochs(int64_t tokens_per_epoch, int64_t num_samples, int64_t seq_length) {
-  require(tokens_per_epoch > 0, "the documents hold no tokens");
-  require(num_samples > 0, "num_samples is ", num_samples, "; it must be positive");
+int64_t Order::num_samples() const { return std::numeric_limits<int64_t>::max(); }
+
+FlatOrder::FlatOrder(Documents documents, int64_t seq_length) : documents_(documents), seq_length_(seq_length) {
   require(seq_length > 0, "seq_length is ", seq_length, "; it must be positive");
-  const int64_t tokens_wanted = checked_add(checked_product(num_samples, seq_length), 1);
-  const int64_t num_epochs = (tokens_wanted - 1) / tokens_per_epoch + 1;
-  if (num_epochs == 1) return {1, 0, false};
-  const int64_t before_final = (checked_product(num_epochs - 1, tokens_per_epoch) - 1) / seq_length;
-  const int64_t per_epoch = (tokens_per_epoch - 1) / seq_length;
-  const auto threshold = static_cast<int64_t>(0.80 * static_cast<double>(per_epoch));  // Megatron's own arithmetic
-  return {num_epochs, before_final, num_samples - before_final < threshold};
 }
 
-}  // namespace
-
-Index build_permutation(int64_t size, uint64_t seed, uint64_t stream) {
-  require(size >= 0, "size is ", size, "; it cannot be negative");
-  Index order(allocation(size));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  SplitMix64 random(seed, stream);
-  shuffle(std::span<int64_t>(order), random);
-  return order;
+void FlatOrder::locate(int64_t sample, Pieces& pieces) const {
+  int64_t token = checked_product(sample, seq_length_) % documents_.num_tokens();
+  int64_t left = checked_add(seq_length_, 1);
+  int64_t document = documents_.holding(token);
+  int64_t offset = token - documents_.tokens_between(0, document);
+  while (left > 0) {
+    left -= documents_.append(pieces, document, offset, left);
+    offset = 0;
+    document = document + 1 == documents_.size() ? 0 : document + 1;
+  }
 }
 
-Index build_document_index(std::span<const int64_t> documents, int64_t num_epochs, bool separate_final_epoch, uint32_t seed) {
-  require_epochs(documents, num_epochs);
-  NumpyLegacyRandom random(seed);
-  return shuffled_documents(documents, num_epochs, separate_final_epoch, random);
+template <typename Row, typename Number>
+ExactOrder<Row, Number>::ExactOrder(Documents documents, int64_t seq_length, std::span<const int32_t> order,
+                                    std::span<const Row> rows, std::span<const Number> shuffle)
+    : documents_(documents), seq_length_(seq_length), order_(order), rows_(rows), shuffle_(shuffle) {
+  require(seq_length > 0, "seq_length is ", seq_length, "; it must be positive");
+  require(rows.size() == 2 * (shuffle.size() + 1), "rows has ", rows.size() / 2, " entries for ", shuffle.size(),
+          " samples; there is one more than samples");
 }
 
-Index build_shuffle_index(int64_t num_samples, int64_t total_size, uint32_t seed) {
-  require(num_samples >= 0 && num_samples <= total_size, "num_samples is ", num_samples, "; it must lie between 0 and total_size, ",
-          total_size);
-  NumpyLegacyRandom random(seed);
-  return shuffled_samples(num_samples, total_size, random);
+template <typename Row, typename Number>
+void ExactOrder<Row, Number>::locate(int64_t sample, Pieces& pieces) const {
+  require(sample < num_samples(), "sample ", sample, " was asked for, but there are ", num_samples());
+  const auto row = static_cast<int64_t>(shuffle_[as_size(sample)]);
+  require(0 <= row && row < num_samples(), "shuffle[", sample, "] is ", row, ", but there are ", num_samples(), " samples");
+  int64_t position = rows_[as_size(2 * row)], offset = rows_[as_size(2 * row + 1)];
+  int64_t left = checked_add(seq_length_, 1);
+  for (; left > 0; ++position, offset = 0) {
+    require(0 <= position && position < length_of(order_), "sample ", sample, " leaves the order of documents at ", position);
+    left -= documents_.append(pieces, order_[as_size(position)], offset, left);
+  }
 }
 
-ExactIndices build_exact_indices(std::span<const int32_t> lengths, std::span<const int64_t> documents, int64_t num_samples,
-                                 int64_t seq_length, uint32_t seed) {
-  const EpochPlan plan = plan_epochs(count_tokens(lengths, documents), num_samples, seq_length);
-  require_epochs(documents, plan.num_epochs);
-  NumpyLegacyRandom random(seed);  // one stream of draws: first the documents, then the samples
-  Index order = shuffled_documents(documents, plan.num_epochs, plan.separate_final_epoch, random);
-  Index rows = build_sample_index<int32_t>(lengths, order, seq_length);
-  const int64_t total_size = length_of(rows) / 2 - 1;
-  const int64_t first = plan.separate_final_epoch ? plan.samples_before_final_epoch : total_size;
-  Index shuffle = shuffled_samples(first, total_size, random);
-  return {std::move(order), std::move(rows), std::move(shuffle)};
-}
+template class ExactOrder<int32_t, uint32_t>;
+template class ExactOrder<int32_t, int64_t>;
+template class ExactOrder<int64_t, uint32_t>;
+template class ExactOrder<int64_t, int64_t>;
 
 }  // namespace megatron_astro

@@ -49,13 +49,19 @@ class DataConfig:
     """Tokens a sample."""
     seed: int = 1234
     """Seed of the order of documents."""
+    index: Literal["chunked", "flat", "exact"] = "chunked"
+    """Order of documents: chunked (each once an epoch, in an order of its own), flat (as in the file), exact (megatron-core's)."""
+    chunk_documents: int = 256
+    """Neighbouring documents that stay together in the chunked order (shuffled among themselves): fewer mix better and start slower."""
+    reset_at_documents: bool = False
+    """Whether attention and positions start again at each document of a sample, and no loss is taken across its end."""
     heldout_prefix: Path | None = None
     """Indexed dataset whose loss is measured before, during and after training; none: not measured."""
     heldout_every: int = 0
     """Optimizer steps between measurements of the held-out loss; 0: only before the first and after the last step."""
 
     def __post_init__(self) -> None:
-        _require_positive("data", seq_length=self.seq_length)
+        _require_positive("data", seq_length=self.seq_length, chunk_documents=self.chunk_documents)
         _require_non_negative("data", heldout_every=self.heldout_every)
         if not self.prefixes:
             raise ConfigError("data.prefixes is empty; name at least one indexed dataset (its path without .bin/.idx)")

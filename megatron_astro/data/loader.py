@@ -4,28 +4,45 @@ A step takes the next global_batch_size samples of the stream. Sample n of them 
 (n // micro_batch_size) % dp_size, so a step sees the same samples at any dp and any micro_batch_size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from megatron_astro.data.samples import Sample, SampleStream
+from megatron_astro.data.packing import document_starts
+from megatron_astro.data.samples import Origins, SampleStream
 from megatron_astro.data.token_dataset import DocumentId
 from megatron_astro.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """One micro-batch: tokens, labels, position_ids [b, s] int64, loss_mask [b, s] float32; its samples and their documents."""
+    """One micro-batch: ids [b, s + 1] and position_ids [b, s] int64, loss_mask [b, s] float32; which samples it is, and of what."""
 
-    tokens: Tensor
-    labels: Tensor
+    ids: Tensor
     loss_mask: Tensor
     position_ids: Tensor
-    sample_numbers: tuple[int, ...]
-    document_ids: tuple[tuple[DocumentId, ...], ...]
+    sample_numbers: Sequence[int] = ()
+    origins: Origins | None = None
+    cu_seqlens: Tensor | None = None
+    """Where attention and positions start again: token of the flattened batch, its end included, [documents + 1] int32. None: only
+    at every sample."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """What the model reads, [b, s]; a view."""
+        return self.ids[:, :-1]
+
+    @property
+    def labels(self) -> Tensor:
+        """What it is to predict, [b, s]; a view of the same memory, one to the right."""
+        return self.ids[:, 1:]
+
+    @property
+    def document_ids(self) -> tuple[tuple[DocumentId, ...], ...]:
+        """The documents of each sample, in order."""
+        return () if self.origins is None else tuple(parts.document_ids for parts in self.origins.by_sample())
 
 
 class BatchLoader(Iterator[Batch]):
@@ -40,6 +57,7 @@ class BatchLoader(Iterator[Batch]):
         micro_batch_size: int,
         global_batch_size: int,
         consumed_samples: int = 0,
+        reset_at_documents: bool = False,
     ) -> None:
         samples_at_once = micro_batch_size * dp_size
         if micro_batch_size < 1 or dp_size < 1 or global_batch_size < 1 or global_batch_size % samples_at_once:
@@ -57,24 +75,31 @@ class BatchLoader(Iterator[Batch]):
         self._next = consumed_samples + dp_rank * micro_batch_size
         whole_batches = (len(stream) - consumed_samples) // global_batch_size
         self._end = consumed_samples + whole_batches * global_batch_size
+        self._reset_at_documents = reset_at_documents
+        self._size = (micro_batch_size, stream.seq_length + 1)
+        self._pinned = torch.cuda.is_available()
+        # Positions that run through every sample and labels that all count are the same for every batch.
+        self._loss_mask = torch.ones(micro_batch_size, stream.seq_length)
+        self._position_ids = torch.arange(stream.seq_length).repeat(micro_batch_size, 1)
 
     def __next__(self) -> Batch:
-        if self._next >= self._end:
+        first = self._next
+        if first >= self._end:
             raise StopIteration
-        numbers = tuple(range(self._next, self._next + self._micro_batch_size))
         self._next += self._samples_at_once
-        return make_batch([self._stream.sample(number) for number in numbers], numbers)
-
-
-def make_batch(samples: list[Sample], numbers: tuple[int, ...]) -> Batch:
-    """Join samples of [s + 1] ids into tokens [b, s] and, one to the right, labels [b, s]; every label counts."""
-    ids = torch.from_numpy(np.stack([sample.tokens for sample in samples]))
-    tokens, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    return Batch(
-        tokens=tokens,
-        labels=labels,
-        loss_mask=torch.ones(tokens.shape, dtype=torch.float32),
-        position_ids=torch.arange(tokens.shape[1]).expand_as(tokens).contiguous(),
-        sample_numbers=numbers,
-        document_ids=tuple(sample.document_ids for sample in samples),
-    )
+        ids = torch.empty(self._size, dtype=torch.int64, pin_memory=self._pinned)
+        origins = self._stream.read(first, ids.numpy())
+        numbers = range(first, first + self._micro_batch_size)
+        if not self._reset_at_documents:
+            return Batch(
+                ids=ids, loss_mask=self._loss_mask, position_ids=self._position_ids, sample_numbers=numbers, origins=origins
+            )
+        starts = document_starts(origins.samples, origins.lengths, self._stream.seq_length)
+        return Batch(
+            ids=ids,
+            loss_mask=starts.loss_mask,
+            position_ids=starts.position_ids,
+            sample_numbers=numbers,
+            origins=origins,
+            cu_seqlens=starts.cu_seqlens,
+        )

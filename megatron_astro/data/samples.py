@@ -1,9 +1,15 @@
-"""The stream of pretraining samples: a fixed order that depends only on the files, the weights, the sample length and the seed.
+"""The stream of pretraining samples: a fixed order that depends only on the files and on the data section of the configuration.
 
-One dataset: each epoch is a fresh permutation of its documents, keyed by (seed, dataset, epoch); the epochs are laid end to end
-and cut into samples of seq_length tokens, each with the token after it for the last label. So every document is seen once an epoch
-before any is seen twice, and asking for more samples only appends. Several datasets: sample n comes from the one furthest behind
-its weight (Megatron's greedy blend), which takes its own next sample.
+A dataset is an endless stream of its documents, epoch after epoch, cut into samples of seq_length tokens, each with the token after it
+for the last label. `data.index` says in which order:
+
+    chunked  each epoch permutes chunks of neighbouring documents, the documents in each chunk, and then the samples. Every document is
+             seen once before any is seen twice, and asking for more samples only appends
+    flat     file order; every sample is one contiguous read
+    exact    megatron-core's order, index for index (`exact.py`); asking for more samples changes it
+
+Several datasets are blended by weight in whole numbers; one that runs out goes on with its next epoch. Every rank computes any sample
+alone: there is nothing to build first, no file to share and no rank to wait for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,20 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_astro import _data
-from megatron_astro.data.indexed import Tokens
+from megatron_astro.config.run import DataConfig
+from megatron_astro.data.blend import whole_weights
+from megatron_astro.data.exact import build_exact_indices
+from megatron_astro.data.indexed import IndexedTokens, Tokens
 from megatron_astro.data.token_dataset import DocumentId, TokenDataset
 from megatron_astro.errors import ConfigError, DataError
 
 LARGEST_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Sample:
-    """One training sample: ids [seq_length + 1], the documents they come from in order, and the dataset's number."""
-
-    tokens: Tokens
-    document_ids: tuple[DocumentId, ...]
-    dataset: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,102 +38,140 @@ class DocumentTokens:
     tokens: Tokens
 
 
-class DatasetOrder:
-    """One dataset's samples in order: [num_samples + 1, 2] rows of (position in the order of documents, offset)."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampleParts:
+    """Where the tokens of one sample come from, in order: documents and how many tokens of each (seq_length + 1 in all)."""
 
-    def __init__(self, dataset: TokenDataset, *, seq_length: int, seed: int, stream: int, num_samples: int) -> None:
-        self.dataset = dataset
-        self._lengths = dataset.tokens.document_lengths()
-        tokens_wanted = num_samples * seq_length + 1
-        num_epochs = -(-tokens_wanted // dataset.tokens.num_tokens)
-        epochs = [_data.build_permutation(self._lengths.size, seed, (stream << 32) + epoch) for epoch in range(num_epochs)]
-        self._documents = np.concatenate(epochs)
-        self._rows = _data.build_sample_index(self._lengths, self._documents, seq_length)[: num_samples + 1]
+    dataset: int
+    document_ids: tuple[DocumentId, ...]
+    lengths: tuple[int, ...]
 
-    def sample(self, number: int, dataset_number: int) -> Sample:
-        """Cut one sample out of the order."""
-        (position, first), (end, last) = self._rows[number].tolist(), self._rows[number + 1].tolist()
-        documents = self._documents[position : end + 1]
-        tokens = self.dataset.read(documents, first, last + 1)
-        names = tuple(self.dataset.document_id(document) for document in documents[self._lengths[documents] > 0].tolist())
-        return Sample(tokens=tokens, document_ids=names, dataset=dataset_number)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OrderedDataset:
+    """A dataset with its order, whose units are documents, or sequences where `owners` [sequences] says whose they are."""
+
+    dataset: TokenDataset
+    order: _data.Order
+    owners: npt.NDArray[np.int64] | None = None
+
+    def document_id(self, unit: int) -> DocumentId:
+        """The name of the document that a unit of the order belongs to."""
+        return self.dataset.document_id(unit if self.owners is None else int(self.owners[unit]))
+
+
+class Origins:
+    """Where the tokens of some samples come from: [parts, 4] rows of (sample, dataset, unit of its order, tokens), by sample."""
+
+    def __init__(self, datasets: Sequence[OrderedDataset], parts: npt.NDArray[np.int64]) -> None:
+        self._datasets = datasets
+        self.samples = parts[:, 0]
+        self.lengths = parts[:, 3]
+        self._parts = parts
+
+    def by_sample(self) -> list[SampleParts]:
+        """The same with the documents' names, which only the ledger needs."""
+        rows: dict[int, list[tuple[int, DocumentId, int]]] = {}
+        for sample, dataset, unit, tokens in self._parts.tolist():
+            rows.setdefault(sample, []).append((dataset, self._datasets[dataset].document_id(unit), tokens))
+        return [
+            SampleParts(
+                dataset=row[0][0], document_ids=tuple(name for _, name, _ in row), lengths=tuple(tokens for _, _, tokens in row)
+            )
+            for row in rows.values()
+        ]
 
 
 class SampleStream:
-    """All samples of a run in their one order; `sample(n)` is the same whoever asks, and at any layout."""
+    """All samples of a run in their one order; sample n is the same whoever asks, and at any layout."""
 
-    def __init__(self, orders: Sequence[DatasetOrder], datasets: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> None:
-        self._orders = orders
+    def __init__(self, datasets: Sequence[OrderedDataset], blend: _data.Blend, *, seq_length: int, num_samples: int) -> None:
+        self.seq_length = seq_length
         self._datasets = datasets
-        self._numbers = numbers
+        self._num_samples = num_samples
+        sources = [(str(source.dataset.tokens.prefix), source.dataset.tokens.ids, source.order) for source in datasets]
+        self._reader = _data.SampleReader(sources, blend, seq_length, min(source.dataset.vocabulary_size for source in datasets))
 
     def __len__(self) -> int:
-        return self._datasets.size
+        return self._num_samples
 
-    def sample(self, number: int) -> Sample:
-        """Sample `number`, from 0 to len(stream) - 1."""
-        if not 0 <= number < len(self):
+    def read(self, first: int, ids: Tokens) -> Origins:
+        """Write samples `first` on into ids [b, seq_length + 1], and say where their tokens come from."""
+        if not 0 <= first <= self._num_samples - len(ids):
             raise DataError(
-                f"sample {number} was asked for, but the stream holds samples 0 to {len(self) - 1}; ask for more samples"
+                f"sample {first if first < 0 else first + len(ids) - 1} was asked for, but the stream holds samples 0 to "
+                f"{len(self) - 1}; ask for more samples"
             )
-        dataset = int(self._datasets[number])
-        return self._orders[dataset].sample(int(self._numbers[number]), dataset)
+        try:
+            return Origins(self._datasets, self._reader.read(first, ids))
+        except (IndexError, ValueError) as error:
+            raise DataError(f"{error}; check the file with tools/inspect_dataset.py") from error
 
 
-def open_sample_stream(
-    prefixes: Sequence[Path],
-    *,
-    weights: Sequence[float],
-    seq_length: int,
-    seed: int,
-    num_samples: int,
-    vocabulary_size: int,
-) -> SampleStream:
-    """Open indexed datasets as one stream of samples.
+def open_sample_stream(config: DataConfig, *, num_samples: int, vocabulary_size: int) -> SampleStream:
+    """Open the indexed datasets of a data section as one stream of samples.
 
     Parameters
     ----------
-    prefixes
-        Datasets, without the .bin/.idx ending.
-    weights
-        Share of samples from each dataset (divided by their sum); empty: in proportion to the datasets' tokens.
-    seq_length
-        Tokens a sample, without the extra one for the last label.
-    seed
-        Seed of the order, 0 to 2^63 - 1.
+    config
+        Datasets, weights (empty: in proportion to the datasets' tokens), sample length, seed and order.
     num_samples
-        Samples the stream holds; a longer stream begins with a shorter one's samples.
+        Samples the stream holds; a longer stream begins with a shorter one's samples, except in Megatron's order.
     vocabulary_size
         Ids the model has an embedding for; larger ones are a DataError.
     """
-    _check_request(prefixes, weights, seq_length, seed, num_samples)
-    datasets = [TokenDataset(prefix, vocabulary_size) for prefix in prefixes]
+    _check_request(config, num_samples)
+    datasets = [TokenDataset(prefix, vocabulary_size) for prefix in config.prefixes]
     for dataset in datasets:
         if dataset.tokens.num_tokens == 0:
             raise DataError(f"{dataset.tokens.prefix} holds no tokens; tokenise a corpus that is not empty")
-    shares = np.array(weights or [dataset.tokens.num_tokens for dataset in datasets], np.float64)
-    chosen, numbers = _data.build_blending_index(shares / shares.sum(), num_samples)
-    counts = np.bincount(chosen, minlength=len(datasets)).tolist()
-    orders = [
-        DatasetOrder(dataset, seq_length=seq_length, seed=seed, stream=stream, num_samples=max(count, 1))
-        for stream, (dataset, count) in enumerate(zip(datasets, counts, strict=True))
-    ]
-    return SampleStream(orders, chosen, numbers)
+    if config.index == "exact":
+        return _exact_stream(config, datasets, num_samples)
+    orders = [_own_order(config, dataset.tokens, number) for number, dataset in enumerate(datasets)]
+    weights = [dataset.tokens.num_tokens for dataset in datasets]
+    blend = _data.proportional_blend(whole_weights(config.weights or weights))
+    sources = [OrderedDataset(dataset=dataset, order=order) for dataset, order in zip(datasets, orders, strict=True)]
+    return SampleStream(sources, blend, seq_length=config.seq_length, num_samples=num_samples)
 
 
-def _check_request(prefixes: Sequence[Path], weights: Sequence[float], seq_length: int, seed: int, num_samples: int) -> None:
-    if not prefixes:
-        raise ConfigError("no dataset is named; give at least one prefix (a dataset's path without .bin/.idx)")
-    if weights and len(weights) != len(prefixes):
-        raise ConfigError(f"there are {len(weights)} weights for {len(prefixes)} datasets; give one weight per dataset")
-    for prefix, weight in zip(prefixes, weights, strict=False):
+def _own_order(config: DataConfig, tokens: IndexedTokens, number: int) -> _data.Order:
+    if config.index == "flat":
+        return _data.flat_order(tokens.document_bounds, config.seq_length)
+    return _data.chunked_order(tokens.document_bounds, config.seq_length, config.chunk_documents, config.seed, number)
+
+
+def _exact_stream(config: DataConfig, datasets: Sequence[TokenDataset], num_samples: int) -> SampleStream:
+    indices = build_exact_indices(
+        datasets, config.weights, seq_length=config.seq_length, seed=config.seed, num_samples=num_samples
+    )
+    sources = [_exact_source(*pair, config.seq_length) for pair in zip(datasets, indices.datasets, strict=True)]
+    alone = _data.proportional_blend(np.ones(1, np.int64))
+    blend = alone if indices.blend is None else _data.greedy_blend(*indices.blend, len(datasets))
+    return SampleStream(sources, blend, seq_length=config.seq_length, num_samples=num_samples)
+
+
+def _exact_source(
+    dataset: TokenDataset,
+    indices: tuple[npt.NDArray[np.int32], npt.NDArray[np.integer], npt.NDArray[np.integer]],
+    seq_length: int,
+) -> OrderedDataset:
+    """Megatron shuffles sequences; in most datasets, and all of ours, each document is one."""
+    tokens = dataset.tokens
+    bounds = np.concatenate(([0], np.cumsum(tokens.sequence_lengths, dtype=np.int64)))
+    owners = None
+    if not np.array_equal(bounds, tokens.document_bounds):
+        owners = np.searchsorted(tokens.document_bounds, bounds[:-1], side="right") - 1
+    return OrderedDataset(dataset=dataset, order=_data.exact_order(bounds, seq_length, *indices), owners=owners)
+
+
+def _check_request(config: DataConfig, num_samples: int) -> None:
+    for prefix, weight in zip(config.prefixes, config.weights, strict=False):
         if not (np.isfinite(weight) and weight > 0):
             raise ConfigError(f"the weight of {prefix} is {weight}; give a finite number above zero, or leave the dataset out")
-    for name, value in (("seq_length", seq_length), ("num_samples", num_samples)):
-        if value <= 0:
-            raise ConfigError(f"{name} is {value}; give a number above zero")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"seed is {seed}; give a number from 0 to {LARGEST_SEED}")
+    if num_samples <= 0:
+        raise ConfigError(f"num_samples is {num_samples}; give a number above zero")
+    if not 0 <= config.seed <= LARGEST_SEED:
+        raise ConfigError(f"data.seed is {config.seed}; give a number from 0 to {LARGEST_SEED}")
 
 
 def heldout_documents(prefix: Path, *, vocabulary_size: int) -> Iterator[DocumentTokens]:

@@ -38,7 +38,10 @@ class RmsNorm(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Grouped-query causal attention on PyTorch's `scaled_dot_product_attention`; no s x s mask is ever made."""
+    """Grouped-query causal attention on PyTorch's `scaled_dot_product_attention`; no s x s mask is ever made.
+
+    Documents packed into one row do not see each other: each is a call of its own, so the work is a sum over their squared lengths.
+    """
 
     def __init__(
         self,
@@ -66,13 +69,35 @@ class CausalAttention(nn.Module):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedSeqParams | None = None,
     ) -> Tensor:
-        """Query [s, b, n, d], key and value [s, b, g, d] -> [s, b, n d]; position i attends to positions 0..i."""
-        del attention_mask, attn_mask_type, attention_bias, packed_seq_params
+        """Query [s, b, n, d], key and value [s, b, g, d] -> [s, b, n d]; position i attends to positions 0..i.
+
+        Packed documents come as [t, n, d] and [t, g, d] and go as [t, n d]; t tokens of all of them.
+        """
+        del attention_mask, attn_mask_type, attention_bias
+        if packed_seq_params is None:
+            return self._causal(query, key, value)
+        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
+        documents = zip(*(torch.split(tensor.unsqueeze(1), lengths) for tensor in (query, key, value)), strict=True)
+        return torch.cat([self._causal(*document) for document in documents]).squeeze(1)
+
+    def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[s, b, n, d], [s, b, g, d], [s, b, g, d] -> [s, b, n d]."""
         query, key, value = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))  # [b, n or g, s, d]
         context = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self.softmax_scale, enable_gqa=self.grouped
         )
         return context.permute(2, 0, 1, 3).flatten(2)
+
+
+def packed_documents(cu_seqlens: Tensor, longest: int) -> PackedSeqParams:
+    """How a row of documents reaches megatron.core's attention: where each starts, and the end, [documents + 1] int32.
+
+    `longest` must be the longest document and no more: megatron.core takes a table of rotary angles as long as the row for one whose
+    positions do not start again.
+    """
+    return PackedSeqParams(
+        qkv_format="thd", cu_seqlens_q=cu_seqlens, cu_seqlens_kv=cu_seqlens, max_seqlen_q=longest, max_seqlen_kv=longest
+    )
 
 
 def llama_block(num_layers: int) -> TransformerBlockSubmodules:

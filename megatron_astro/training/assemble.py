@@ -103,7 +103,7 @@ def read_sizes(checkpoint: Path) -> LlamaSizes:
 def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelPlan) -> Run:
     """Open the data, build this rank's model and optimizer, load the newest checkpoint or the verified start."""
     samples = _open_samples(config, sizes)
-    fingerprint = data_fingerprint(config.data)
+    fingerprint = data_fingerprint(config.data, _num_samples(config))
     model = _build_model(config, sizes, plan)
     optimizer = build_optimizer(
         config.optimizer, [model], bf16=config.model.dtype == "bfloat16", distributed=config.parallel.distributed_optimizer
@@ -117,8 +117,8 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
         logger.info("resume: %s, %d samples consumed", checkpoint.name, progress.consumed_samples)
         if progress.data_fingerprint != fingerprint:
             raise ConfigError(
-                f"{checkpoint} was trained on other data or in another order (datasets, weights, seq_length or seed changed); "
-                "use the run's own data section or another run_folder"
+                f"{checkpoint} was trained on other data or in another order (datasets, weights, seq_length, seed or "
+                "index changed; in the exact order also the number of samples); use the run's own data section or another run_folder"
             )
     return Run(
         config=config,
@@ -146,25 +146,23 @@ def start_from(config: ModelConfig, model: DistributedDataParallel, optimizer: M
     optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded
 
 
-def data_fingerprint(config: DataConfig) -> str:
-    """SHA-256 over what decides the stream of samples: the datasets' indices and sizes, weights, sequence length, seed."""
+def data_fingerprint(config: DataConfig, num_samples: int) -> str:
+    """SHA-256 over what decides the stream of samples: the datasets' indices and sizes, weights, sequence length, order and seed."""
     datasets = [
         (file_sha256(prefix.with_name(prefix.name + ".idx")), prefix.with_name(prefix.name + ".bin").stat().st_size)
         for prefix in config.prefixes
     ]
-    decisive = [datasets, config.weights, config.seq_length, config.seed]
+    decides = {"chunked": (config.seed, config.chunk_documents), "flat": (), "exact": (config.seed, num_samples)}
+    decisive = [datasets, config.weights, config.seq_length, config.index, decides[config.index]]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
 
+def _num_samples(config: RunConfig) -> int:
+    return config.training.steps * config.training.global_batch_size
+
+
 def _open_samples(config: RunConfig, sizes: LlamaSizes) -> SampleStream:
-    return open_sample_stream(
-        config.data.prefixes,
-        weights=config.data.weights,
-        seq_length=config.data.seq_length,
-        seed=config.data.seed,
-        num_samples=config.training.steps * config.training.global_batch_size,
-        vocabulary_size=sizes.vocabulary_size,
-    )
+    return open_sample_stream(config.data, num_samples=_num_samples(config), vocabulary_size=sizes.vocabulary_size)
 
 
 def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[Tokens]:

@@ -99,6 +99,8 @@ class TrainingLoop:
     def _one_step(self, step: int, batches: Iterator[Batch]) -> StepMetrics:
         config = self.run.config
         batch_size, seq_length = config.training.global_batch_size, config.data.seq_length
+        microbatch_tokens = config.training.micro_batch_size * seq_length
+        rows = 1 if config.data.reset_at_documents else config.training.micro_batch_size  # documents are laid end to end
         learning_rate = learning_rate_at(step, config.training.steps, config.optimizer)
         started_at_seconds = time.monotonic()
         outcome = train_step(
@@ -108,8 +110,8 @@ class TrainingLoop:
             learning_rate=learning_rate,
             clip_grad_norm=config.optimizer.clip_grad_norm,
             num_microbatches=self.run.plan.num_microbatches(batch_size, config.training.micro_batch_size),
-            micro_batch_size=config.training.micro_batch_size,
-            seq_length=seq_length,
+            micro_batch_size=rows,
+            seq_length=microbatch_tokens // rows,
         )
         step_seconds = time.monotonic() - started_at_seconds
         self.progress = replace(
@@ -152,6 +154,7 @@ class TrainingLoop:
                 micro_batch_size=training.micro_batch_size,
                 global_batch_size=training.global_batch_size,
                 consumed_samples=self.progress.consumed_samples,
+                reset_at_documents=self.run.config.data.reset_at_documents,
             )
         )
 

@@ -11,18 +11,29 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
 from megatron_astro.data.loader import Batch
+from megatron_astro.model.layers import packed_documents
 
 LossFunction = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def lm_forward(batches: Iterator[Batch], model: GPTModel) -> tuple[Tensor, LossFunction]:
-    """One micro-batch through this stage: hidden states, or on the last stage the token losses [b, s], and how to sum them."""
+    """One micro-batch through this stage: hidden states, or on the last stage the token losses [b, s], and how to sum them.
+
+    A batch of documents that do not see each other is one row: the losses are [1, b s].
+    """
     batch = next(batches)
     device = torch.cuda.current_device()
-    tokens, position_ids, labels, loss_mask = (
-        tensor.to(device, non_blocking=True) for tensor in (batch.tokens, batch.position_ids, batch.labels, batch.loss_mask)
+    ids, position_ids, loss_mask = (
+        tensor.to(device, non_blocking=True) for tensor in (batch.ids, batch.position_ids, batch.loss_mask)
     )
-    return model(tokens, position_ids, None, labels=labels), partial(sum_token_losses, loss_mask)
+    tokens, labels = ids[:, :-1], ids[:, 1:]
+    if batch.cu_seqlens is None:
+        return model(tokens, position_ids, None, labels=labels), partial(sum_token_losses, loss_mask)
+    tokens, position_ids, labels, loss_mask = (
+        tensor.reshape(1, -1) for tensor in (tokens, position_ids, labels, loss_mask)
+    )  # [1, b s]: one row of documents
+    documents = packed_documents(batch.cu_seqlens.to(device, non_blocking=True), int(batch.cu_seqlens.diff().max()))
+    return model(tokens, position_ids, None, labels=labels, packed_seq_params=documents), partial(sum_token_losses, loss_mask)
 
 
 def sum_token_losses(loss_mask: Tensor, token_losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:

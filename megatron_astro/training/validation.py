@@ -76,10 +76,7 @@ def _as_batches(windows: Sequence[Tokens], length: int) -> Iterator[Batch]:
         row[: len(window)] = torch.from_numpy(np.asarray(window, dtype=np.int64))
         loss_mask = (torch.arange(length) < len(window) - 1).float()
         yield Batch(
-            tokens=row[:-1].unsqueeze(0),
-            labels=row[1:].unsqueeze(0),
+            ids=row.unsqueeze(0),
             loss_mask=loss_mask.unsqueeze(0),
             position_ids=position_ids,
-            sample_numbers=(),
-            document_ids=(),
         )

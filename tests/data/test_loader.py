@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megatron_astro.config.run import DataConfig
 from megatron_astro.data.loader import BatchLoader
 from megatron_astro.data.samples import open_sample_stream
 from megatron_astro.errors import ConfigError
@@ -13,13 +15,14 @@ SEQ_LENGTH = 6
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory, write_numbered):
     prefix = write_numbered(tmp_path_factory.mktemp("loader") / "data", [5, 17, 0, 8, 30, 2, 11])
-    return open_sample_stream([prefix], weights=(), seq_length=SEQ_LENGTH, seed=3, num_samples=100, vocabulary_size=100)
+    config = DataConfig(prefixes=(prefix,), seq_length=SEQ_LENGTH, seed=3)
+    return open_sample_stream(config, num_samples=100, vocabulary_size=100)
 
 
-def open_loader(stream, *, dp_rank=0, dp_size=1, micro_batch_size=2, global_batch_size=24, consumed_samples=0):
+def open_loader(stream, *, dp_rank=0, dp_size=1, micro_batch_size=2, global_batch_size=24, consumed_samples=0, reset=False):
     return BatchLoader(
         stream, dp_rank=dp_rank, dp_size=dp_size, micro_batch_size=micro_batch_size, global_batch_size=global_batch_size,
-        consumed_samples=consumed_samples,
+        consumed_samples=consumed_samples, reset_at_documents=reset,
     )  # fmt: skip
 
 
@@ -50,15 +53,39 @@ def test_ranks_share_out_the_same_samples_at_any_layout(stream, dp_size, micro_b
 def test_batches_hold_their_samples(stream):
     for batch in open_loader(stream, dp_rank=1, dp_size=2):
         for row, number in enumerate(batch.sample_numbers):
-            sample = stream.sample(number)
-            assert batch.tokens[row].tolist() == sample.tokens[:-1].tolist()
-            assert batch.labels[row].tolist() == sample.tokens[1:].tolist()
-            assert batch.document_ids[row] == sample.document_ids
+            sample = np.empty((1, SEQ_LENGTH + 1), np.int64)
+            (parts,) = stream.read(number, sample).by_sample()
+            assert batch.tokens[row].tolist() == sample[0, :-1].tolist()
+            assert batch.labels[row].tolist() == sample[0, 1:].tolist()
+            assert batch.document_ids[row] == parts.document_ids
         assert batch.tokens.dtype == batch.labels.dtype == batch.position_ids.dtype == torch.int64
         assert batch.tokens.shape == batch.labels.shape == batch.loss_mask.shape == batch.position_ids.shape == (2, SEQ_LENGTH)
         assert torch.equal(batch.position_ids[1], torch.arange(SEQ_LENGTH))
         assert torch.equal(batch.loss_mask, torch.ones(2, SEQ_LENGTH))
-        assert all(tensor.is_contiguous() for tensor in (batch.tokens, batch.labels, batch.position_ids))
+        assert batch.tokens.data_ptr() + 8 == batch.labels.data_ptr()
+        assert batch.cu_seqlens is None
+
+
+def test_constant_tensors_are_made_once_and_ids_are_not(stream):
+    first, second, *_ = open_loader(stream)
+    assert first.loss_mask.data_ptr() == second.loss_mask.data_ptr()
+    assert first.position_ids.data_ptr() == second.position_ids.data_ptr()
+    assert first.ids.data_ptr() != second.ids.data_ptr()
+
+
+def test_documents_of_a_batch_start_where_they_do_in_its_samples(stream):
+    plain, reset = list(open_loader(stream)), list(open_loader(stream, reset=True))
+    assert all(torch.equal(one.ids, other.ids) for one, other in zip(plain, reset, strict=True))
+    for batch in reset:
+        owners = []
+        for number in batch.sample_numbers:
+            (parts,) = stream.read(number, np.empty((1, SEQ_LENGTH + 1), np.int64)).by_sample()
+            owners.append(np.repeat(np.arange(len(parts.lengths)), parts.lengths))
+        changes = np.diff(np.stack(owners)) != 0
+        assert torch.equal(batch.loss_mask, torch.from_numpy(~changes).float())
+        starts = batch.position_ids.flatten() == 0
+        assert batch.cu_seqlens.tolist() == [*torch.nonzero(starts).flatten().tolist(), 2 * SEQ_LENGTH]
+        assert starts.reshape(2, SEQ_LENGTH)[:, 1:].tolist() == changes[:, :-1].tolist()
 
 
 def test_resuming_goes_on_where_it_stopped(stream):
@@ -70,7 +97,7 @@ def test_resuming_goes_on_where_it_stopped(stream):
 
 def test_ends_with_the_last_whole_global_batch(stream):
     loader = open_loader(stream, consumed_samples=76)
-    assert [batch.sample_numbers for batch in loader][-1] == (98, 99)
+    assert [batch.sample_numbers for batch in loader][-1] == range(98, 100)
     with pytest.raises(StopIteration):
         next(loader)
     assert list(open_loader(stream, consumed_samples=77)) == []

@@ -46,6 +46,29 @@ def test_every_layout_trains_the_same(layout, tmp_path, train, one_rank, metrics
     assert ledger(tmp_path / "run") == ledger(one_rank)
 
 
+RESET_LAYOUTS = {
+    "pp2_two_samples_at_once": (2, "--parallel.pp", 2, "--training.micro-batch-size", 2),
+    "tp2_sequence_parallel": (2, "--parallel.tp", 2, "--parallel.sequence-parallel", True),
+}
+
+
+@pytest.fixture(scope="module")
+def reset_run(tmp_path_factory, train):
+    """The run folder of ten steps on one rank, sample by sample, whose documents do not see each other; do not change it."""
+    folder = tmp_path_factory.mktemp("reset") / "run"
+    train(folder, "--data.reset-at-documents", True)
+    return folder
+
+
+@pytest.mark.parametrize("layout", RESET_LAYOUTS)
+def test_documents_that_do_not_see_each_other_train_the_same(layout, tmp_path, train, reset_run, one_rank, metrics, ledger):
+    ranks, *options = RESET_LAYOUTS[layout]
+    train(tmp_path / "run", "--data.reset-at-documents", True, *options, ranks=ranks)
+    assert_same_numbers(metrics(tmp_path / "run"), metrics(reset_run))
+    assert ledger(tmp_path / "run") == ledger(reset_run) == ledger(one_rank)
+    assert abs(metrics(reset_run)[0][0] - metrics(one_rank)[0][0]) > 1e-3
+
+
 def test_it_learns(one_rank, metrics):
     losses = [loss for loss, _ in metrics(one_rank)]
     assert losses[-1] < losses[0] - 0.1

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "../checks.h"
+#include "bindings.h"
 #include "crc32c.h"
 #include "encoder.h"
 
@@ -132,7 +133,7 @@ py::tuple encode_batch(ma::Encoder& encoder, const std::vector<py::str>& texts) 
 
 }  // namespace
 
-void register_texts(py::module_& module) {
+void ma::bind_texts(py::module_& module) {
   module.def("crc32c_implementations", &ma::crc32c_implementations);
   module.def("crc32c_blocks", &crc32c_blocks, py::arg("bytes").noconvert(), py::arg("block_size"), py::arg("implementation") = "");
   module.def("gather_spans", &gather_spans, py::arg("sources"), py::arg("numbers").noconvert(), py::arg("starts").noconvert(),
