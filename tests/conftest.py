@@ -86,6 +86,12 @@ def official_llama(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(params=OFFICIAL_LLAMAS)
+def each_official_llama(request, official_llama):
+    """The folder of each family's small LLaMA in turn; do not change it."""
+    return official_llama(request.param)
+
+
 def save_official(folder, config):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
