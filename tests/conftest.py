@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -84,6 +88,52 @@ def official_llama(tmp_path_factory):
 
     folder.names = tuple(OFFICIAL_LLAMAS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def in_worlds():
+    """Run jobs (see megatron_world.py) on megatron-core ranks at their layouts, {(tp, pp): [job, ...]}, one world after the other."""
+
+    def run(jobs, folder):
+        worlds = [{"tp": tp, "pp": pp, "jobs": own} for (tp, pp), own in jobs.items()]
+        (folder / "jobs.json").write_text(json.dumps(worlds, default=str))
+        script = Path(__file__).with_name("megatron_world.py")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
+        command = [sys.executable, str(script), str(folder / "jobs.json")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def logits_of(official_llama, tmp_path_factory):
+    """Tokens and transformers' float32 logits on them for a family's small LLaMA: the file of tokens, [b, s, v]."""
+    root, made = tmp_path_factory.mktemp("logits"), {}
+
+    def of(name):
+        if name not in made:
+            made[name] = transformers_logits(official_llama(name), root / f"{name}.pt")
+        return made[name]
+
+    return of
+
+
+SEQUENCES, LENGTH = (
+    4,
+    48,
+)  # as many micro-batches as the deepest pipeline has stages; past the context that RoPE is stretched from
+
+
+def transformers_logits(folder, file):
+    import torch
+    from transformers import LlamaForCausalLM
+
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    tokens = torch.randint(0, vocabulary, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(5))
+    torch.save(tokens, file)
+    with torch.no_grad():
+        return file, LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
 
 
 @pytest.fixture(params=OFFICIAL_LLAMAS)

@@ -80,13 +80,18 @@ def require_divisible_chunks(layers_per_stage: Sequence[int], vpp: int) -> None:
 
 
 def chunk_layers(layers_per_stage: Sequence[int], vpp: int) -> tuple[tuple[range, ...], ...]:
-    """Which layers each stage's chunks hold, `[stage][chunk]`: a token passes chunk 0 of all stages, then chunk 1 of all, and so on."""
-    stages: list[list[range]] = [[] for _ in layers_per_stage]
+    """Which layers each stage's `vpp` chunks of equal length hold, `[stage][chunk]`."""
+    return number_layers([[layers // vpp] * vpp for layers in layers_per_stage])
+
+
+def number_layers(counts: Sequence[Sequence[int]]) -> tuple[tuple[range, ...], ...]:
+    """Which layers chunks of these lengths hold, `[stage][chunk]`: a token passes chunk 0 of all stages, then chunk 1 of all, and so on."""
+    stages: list[list[range]] = [[] for _ in counts]
     first = 0
-    for _ in range(vpp):
-        for stage, layers in zip(stages, layers_per_stage, strict=True):
-            stage.append(range(first, first + layers // vpp))
-            first += layers // vpp
+    for lengths in zip(*counts, strict=True):
+        for stage, length in zip(stages, lengths, strict=True):
+            stage.append(range(first, first + length))
+            first += length
     return tuple(map(tuple, stages))
 
 
