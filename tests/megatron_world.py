@@ -2,9 +2,9 @@
 
 JOBS.json is a list of {"tp", "pp", "jobs": [{"vpp", "format", "folder", "tokens", "target"}, ...]}. torch and megatron-core are imported
 once; the ranks of each world are forked from there, before any tensor is made, and do all its jobs. A job loads a checkpoint into this
-layout's chunks and runs sequences through megatron-core's own pipeline schedule, one a micro-batch; the logits [b, s, v] go to `target`. The format
-"distributed" is loaded by megatron-core into our model, "legacy" (written with the local layer spec's names) by PyTorch into stock
-megatron-core's own GPTModel.
+layout's chunks and runs sequences through megatron-core's own pipeline schedule, one a micro-batch; the logits [b, s, v] go to `target`.
+The format "distributed" is loaded by megatron-core into our model, "legacy" (written with the local layer spec's names) by PyTorch into
+stock megatron-core's own GPTModel.
 """
 
 import argparse

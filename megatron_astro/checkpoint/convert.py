@@ -21,6 +21,7 @@ from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
 from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup
 from megatron_astro.checkpoint.vocabulary import NewRows
 from megatron_astro.checkpoint.writing import ReadBack, bytes_to_write, certify_conversion, write_and_read_back
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
 from megatron_astro.records import CertificateRecord, ParityRecord, write_record
@@ -73,6 +74,8 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     vocabulary_size: int | None = None,
     new_rows: NewRows = "mean",
+    layout: RankLayout | None = None,
+    config_from: Path | None = None,
     before_group: BeforeGroup | None = None,
 ) -> Conversion:
     """Convert `source` into the new folder `target`, or go on where an interrupted conversion of the same stopped.
@@ -95,6 +98,10 @@ def convert(
         Tokens the result has rows for; None keeps the rows there are.
     new_rows
         What added rows hold (see `vocabulary.py`).
+    layout
+        The ranks a legacy Megatron checkpoint is written for; None is one rank.
+    config_from
+        Hugging Face folder whose configuration and tokenizer a legacy Megatron checkpoint is read with; None means its own.
     before_group
         Called before each group of tensors is read, by the thread that reads it.
 
@@ -109,7 +116,7 @@ def convert(
     """
     plan = plan_conversion(
         source, target, target_format=target_format, dtype=dtype, verification=verification, max_ram=max_ram,
-        shard_bytes=shard_bytes, vocabulary_size=vocabulary_size, new_rows=new_rows,
+        shard_bytes=shard_bytes, vocabulary_size=vocabulary_size, new_rows=new_rows, layout=layout, config_from=config_from,
     )  # fmt: skip
     return carry_out(plan, before_group)
 

@@ -19,8 +19,15 @@ import torch
 from megatron_astro.checkpoint.names import DERIVED_SUFFIX
 from megatron_astro.checkpoint.rank_slices import TIED_OUTPUT
 from megatron_astro.checkpoint.torch_contents import DAMAGE, ForbiddenStepError, PlacedTensor, read_contents
+from megatron_astro.config.conversion import LayerSpec
 from megatron_astro.errors import CheckpointError
 
+LAYERS = "decoder.layers."
+# The local layer spec's names of what TransformerEngine fuses into the linears.
+LOCAL_NAMES = {
+    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
+    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
+}
 CHUNK_NAME = re.compile(r"model(\d*)")
 LAYER = re.compile(r"(decoder\.layers\.)(\d+)\.(.+)")
 # Endings of names, in the order they are tried, and what a distributed checkpoint calls the same.
@@ -96,6 +103,14 @@ def read_rank_file(path: Path) -> RankFile:
     chunks = tuple(_chunk(models[key], f"{path}: {key}") for key in sorted(models))
     args = content.get("args")
     return RankFile(path=path, args=vars(args) if isinstance(args, argparse.Namespace) else {}, chunks=chunks)
+
+
+def spelt(name: str, layer: int | None, layer_spec: LayerSpec) -> str:
+    """The name under which megatron-core's model has a tensor; `layer` is counted in the chunk."""
+    if layer is None:
+        return name
+    own = name.removeprefix(LAYERS)
+    return f"{LAYERS}{layer}.{LOCAL_NAMES.get(own, own) if layer_spec == 'local' else own}"
 
 
 def chunk_name(chunk: int, num_chunks: int) -> str:

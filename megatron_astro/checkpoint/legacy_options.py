@@ -1,4 +1,4 @@
-"""What the options of a Megatron training run (`args` in its checkpoints) say of the model: made of a config.json, read as one, compared."""
+"""What the options of a Megatron training run (`args` in its checkpoints) say of the model: made of its sizes, read back, compared."""
 
 import logging
 from collections.abc import Mapping

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from megatron_astro.checkpoint.legacy import MODEL_FILES_FOLDER, RELEASE, TRACKER, tensors_of_ranks
-from megatron_astro.checkpoint.legacy_contents import chunk_name, read_rank_file
+from megatron_astro.checkpoint.legacy_contents import LAYERS, chunk_name, read_rank_file, spelt
 from megatron_astro.checkpoint.legacy_options import training_options, warn_of_scaling
 from megatron_astro.checkpoint.names import EXTRA_STATE, RULES, tensor_groups
 from megatron_astro.checkpoint.pieces import Piece, StoredTensor
@@ -30,7 +30,7 @@ from megatron_astro.checkpoint.reader import WeightReader, group_dtype
 from megatron_astro.checkpoint.shards import FileLayout, Shard
 from megatron_astro.checkpoint.torch_archive import PickledTensor, lay_out_archive
 from megatron_astro.checkpoint.torch_contents import PlacedTensor
-from megatron_astro.config.conversion import LayerSpec, RankLayout
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.parallel.plan import chunk_layers, padded_vocabulary, require_divisible_chunks, split_layers
 
@@ -38,14 +38,6 @@ CHECKPOINT_VERSION = 3.0
 VOCABULARY_MULTIPLE = (
     128  # a rank's vocabulary rows are a multiple of it, as by `--make-vocab-size-divisible-by` of Megatron's scripts
 )
-LAYERS = "decoder.layers."
-# The local layer spec's names of what TransformerEngine fuses into the linears.
-LOCAL_NAMES = {
-    "self_attention.linear_qkv.layer_norm_weight": "input_layernorm.weight",
-    "mlp.linear_fc1.layer_norm_weight": "pre_mlp_layernorm.weight",
-}
-
-
 FINAL_NORM = RULES[-2]  # the chunk that has it has the output layer too, of a tied embedding without a weight of its own
 
 
@@ -143,7 +135,7 @@ class LegacyWriter:
         for place, tensor in tensors.items():
             for state in _extra_states(place):
                 chunks[place.chunk][state] = None
-            chunks[place.chunk][_spelt(place, layout.layer_spec)] = tensor
+            chunks[place.chunk][spelt(place.name, place.layer, layout.layer_spec)] = tensor
         layers_per_chunk = sizes.num_layers // layout.pp // layout.vpp
         options = training_options(sizes, layout, vocabulary_rows=rows, layers_per_chunk=layers_per_chunk)
         return {
@@ -152,14 +144,6 @@ class LegacyWriter:
             "iteration": 0,
             **{chunk_name(number, layout.vpp): chunk for number, chunk in enumerate(chunks)},
         }
-
-
-def _spelt(place: Place, layer_spec: LayerSpec) -> str:
-    """The name under which megatron-core's model has a tensor."""
-    if place.layer is None:
-        return place.name
-    name = place.name.removeprefix(LAYERS)
-    return f"{LAYERS}{place.layer}.{LOCAL_NAMES.get(name, name) if layer_spec == 'local' else name}"
 
 
 def _extra_states(place: Place) -> Iterator[str]:
