@@ -18,7 +18,12 @@ SHAPES = (
     "llama-3-70b",
     "llama-3.2-1b",
 )  # a head of its own for each query; shared ones, 501 tokens; tied embeddings
-SOME = (RankLayout(), RankLayout(tp=4, layer_spec="local"), RankLayout(pp=4, vpp=2), RankLayout(tp=2, pp=2, vpp=2, layer_spec="local"))
+SOME = (
+    RankLayout(),
+    RankLayout(tp=4, layer_spec="local"),
+    RankLayout(pp=4, vpp=2),
+    RankLayout(tp=2, pp=2, vpp=2, layer_spec="local"),
+)
 ALL = tuple(RankLayout(tp=tp, pp=pp, vpp=vpp) for tp in (1, 2, 4) for pp in (1, 2, 4) for vpp in (1, 2) if pp > 1 or vpp == 1)
 
 
