@@ -17,7 +17,7 @@ from megatron_astro.checkpoint.journal import Task, partial_folder, refuse_unfin
 from megatron_astro.checkpoint.legacy import LegacyReader, is_legacy
 from megatron_astro.checkpoint.legacy_writer import LegacyWriter
 from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
-from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.names import named_shapes, tensor_groups
 from megatron_astro.checkpoint.parity import Format
 from megatron_astro.checkpoint.reader import StoredReader, WeightReader
 from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
@@ -48,6 +48,7 @@ OBVIOUS_TARGET: dict[SourceFormat, Format] = {
     "megatron-legacy": "huggingface",
     "gguf": "huggingface",
 }
+ONE_RANK = RankLayout()
 SPARE_BYTES = 100_000_000  # for tokenizer files and headers
 
 
@@ -68,14 +69,22 @@ class ConversionPlan:
     dtype: torch.dtype | None
     shards: tuple[Shard, ...]
     shard_bytes: int
-    num_tensors: int
-    num_parameters: int
     num_bytes: int
     memory: MemoryNeed
     max_ram: int
     free_bytes: int
     proof: Proof
     proof_reason: str
+
+    @property
+    def num_tensors(self) -> int:
+        """Hugging Face tensors to be written."""
+        return len(named_shapes(self.reader.sizes))
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in them."""
+        return self.reader.sizes.num_parameters
 
     def task(self) -> Task:
         """What a resumed run must agree with."""
@@ -123,26 +132,21 @@ def plan_conversion(
     shard_bytes: int,
     vocabulary_size: int | None = None,
     new_rows: NewRows = "mean",
-    layout: RankLayout | None = None,
+    layout: RankLayout = ONE_RANK,
     config_from: Path | None = None,
 ) -> ConversionPlan:
     """Open the source, check all that headers can tell, and plan; arguments as of `convert`. Touches nothing."""
     source_format = detect_format(source)
     target_format = target_format or OBVIOUS_TARGET[source_format]
-    layout = layout or RankLayout()
     _refuse_contradictions(source, source_format, target_format, layout, config_from)
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
-    in_megatron = source / MODEL_FILES_FOLDER if source_format.startswith("megatron") else source
-    warn_of_tokens_without_rows(config_from or in_megatron, reader.sizes.vocabulary_size)
-    groups = tensor_groups(reader.sizes)
-    chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
-    num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
-    num_parameters = sum(group.num_parameters for group in groups)
-    memory = memory_need(reader, chosen)
-    require_within(memory, max_ram)
-    proof, reason = _choose_proof(verification, source_format, num_parameters, max_ram, config_from)
+    warn_of_tokens_without_rows(config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
+    chosen = None if dtype is None else getattr(torch, dtype)
+    num_bytes = sum(stored_bytes(group, reader, chosen) for group in tensor_groups(reader.sizes))
+    require_within(memory := memory_need(reader, chosen), max_ram)
+    proof, reason = _choose_proof(verification, source_format, reader.sizes.num_parameters, max_ram, config_from)
     writer = make_writer(target_format, layout)
     return ConversionPlan(
         source=source,
@@ -158,8 +162,6 @@ def plan_conversion(
         dtype=chosen,
         shards=writer.plan(reader, chosen, shard_bytes),
         shard_bytes=shard_bytes,
-        num_tensors=sum(len(group.names) for group in groups),
-        num_parameters=num_parameters,
         num_bytes=num_bytes,
         memory=memory,
         max_ram=max_ram,
@@ -167,6 +169,11 @@ def plan_conversion(
         proof=proof,
         proof_reason=reason,
     )
+
+
+def model_files_folder(path: Path, source_format: SourceFormat) -> Path:
+    """Where a checkpoint's config.json and tokenizer are."""
+    return path / MODEL_FILES_FOLDER if source_format in ("megatron", "megatron-legacy") else path
 
 
 def make_writer(target_format: Format, layout: RankLayout) -> Writer:
@@ -213,7 +220,7 @@ def _refuse_contradictions(
         raise ConfigError(
             f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to {target_format}"
         )
-    if target_format != "megatron-legacy" and layout != RankLayout():
+    if target_format != "megatron-legacy" and layout != ONE_RANK:
         raise ConfigError(
             f"the layout {layout} is for the format megatron-legacy; what is written in the format {target_format} loads at any layout"
         )

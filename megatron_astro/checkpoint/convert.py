@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_astro.checkpoint.conversion_plan import (
+    ONE_RANK,
     WRITTEN_READERS,
     ConversionPlan,
     Dtype,
@@ -74,7 +75,7 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     vocabulary_size: int | None = None,
     new_rows: NewRows = "mean",
-    layout: RankLayout | None = None,
+    layout: RankLayout = ONE_RANK,
     config_from: Path | None = None,
     before_group: BeforeGroup | None = None,
 ) -> Conversion:
@@ -87,30 +88,23 @@ def convert(
     dtype
         None keeps the stored types (GGUF: float32).
     verification
-        "readback" reads the target again, compares every tensor bit for bit with the source and writes `certificate.json`; "logits"
-        loads both models in float32 besides, one after the other; "headers" only compares names, types and shapes; "auto" is logits
-        where `max_ram` allows, else readback.
+        "readback" compares every tensor written with the source, bit for bit, and writes `certificate.json`; "logits" loads both models
+        in float32 besides; "headers" only compares names, types and shapes; "auto" is logits where `max_ram` allows, else readback.
     max_ram
         Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
     shard_bytes
         Size of the weight files written; a kill loses at most the two that are on their way to the disk.
-    vocabulary_size
-        Tokens the result has rows for; None keeps the rows there are.
-    new_rows
-        What added rows hold (see `vocabulary.py`).
+    vocabulary_size, new_rows
+        Tokens the result has rows for (None keeps the rows there are), and what added rows hold (see `vocabulary.py`).
     layout
-        The ranks a legacy Megatron checkpoint is written for; None is one rank.
+        The ranks a legacy Megatron checkpoint is written for.
     config_from
         Hugging Face folder whose configuration and tokenizer a legacy Megatron checkpoint is read with; None means its own.
     before_group
         Called before each group of tensors is read, by the thread that reads it.
 
-    Raises
-    ------
-    CheckpointError
-        The source is incomplete, the disk full, or the result not the same model.
-    ConfigError
-        The model, the target or the memory bound cannot be used.
+    CheckpointError: the source is incomplete, the disk full, or the result not the same model. ConfigError or ParallelError: the model, the
+    target, the layout or the memory bound cannot be used.
 
     After an error of the input no target is left; after a full disk or a kill `TARGET.partial` is, to be resumed.
     """

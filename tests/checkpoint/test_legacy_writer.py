@@ -93,10 +93,10 @@ def test_every_family_at_every_layout_that_divides_it(official_llama, tmp_path):
 def test_a_layout_becomes_another_and_all_formats_come_back_the_same(official_llama, tmp_path):
     """HF -> tp4 pp2 -> tp2 pp4 vpp2 -> torch_dist -> tp4 pp2, whose every byte is that of the first -> HF."""
     source, wide, deep = official_llama("llama-3-70b"), RankLayout(tp=4, pp=2), RankLayout(tp=2, pp=4, vpp=2)
-    steps = (("wide", wide), ("deep", deep), ("distributed", None), ("again", wide), ("hf", None))
+    steps = (("wide", wide), ("deep", deep), ("distributed", RankLayout()), ("again", wide), ("hf", RankLayout()))
     here = source
     for name, layout in steps:
-        target_format = "megatron-legacy" if layout else {"distributed": "megatron", "hf": "huggingface"}[name]
+        target_format = {"distributed": "megatron", "hf": "huggingface"}.get(name, "megatron-legacy")
         convert(here, tmp_path / name, target_format=target_format, layout=layout, verification="readback")
         here = tmp_path / name
     assert contents(tmp_path / "again") == contents(tmp_path / "wide")
