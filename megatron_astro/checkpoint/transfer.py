@@ -8,8 +8,9 @@ import logging
 import os
 import threading
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,16 +34,56 @@ from megatron_astro.progress import show_bytes
 
 logger = logging.getLogger(__name__)
 
+FLUSH_BYTES = 2**27  # written before the disk is told to begin
+
 Advance = Callable[[int], None]
 
 
-class OpenFile:
-    """A file of known size that is written in stretches, in any order and by any thread; knows its CRC-32 in the end."""
+class Flusher:
+    """A thread that puts files on the disk, so that the disk is busy while the rest of a file is still on its way."""
 
-    def __init__(self, folder: Path, layout: FileLayout) -> None:
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._begun: list[Future[None]] = []
+
+    def begin(self, descriptor: int) -> None:
+        """Flush what was written to an open file so far, which may be closed meanwhile."""
+        self.run(_flush, os.dup(descriptor))
+
+    def run(self, task: Callable[..., None], *arguments: object) -> None:
+        """Do something after all that was begun before."""
+        self._begun.append(self._thread.submit(task, *arguments))
+
+    def finish(self) -> None:
+        """Wait for all, and raise what went wrong."""
+        for task in self._begun:
+            task.result()
+
+    def close(self) -> None:
+        """Begin nothing new."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class OpenFile:
+    """A file of known size that is written in stretches, in any order and by any thread; knows its CRC-32 in the end.
+
+    A `flusher` keeps the disk busy while the rest is still on its way.
+    """
+
+    def __init__(self, folder: Path, layout: FileLayout, flusher: Flusher | None = None) -> None:
         self._layout = layout
+        self._flusher = flusher
+        self._unflushed = 0
         self._lock = threading.Lock()
         self._sums: dict[int, tuple[int, int]] = {}  # begin -> CRC-32 and length of a stretch
+        self._begins: list[int] = []
         self.path = Path(layout.file)
         (folder / layout.file).parent.mkdir(parents=True, exist_ok=True)
         self.descriptor = os.open(folder / layout.file, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -53,29 +94,35 @@ class OpenFile:
         crc32 = zlib.crc32(written.content)
         with self._lock:
             self._sums[written.begin] = (crc32, len(written.content))
+            self._unflushed += len(written.content)
+            if self._flusher and self._unflushed >= FLUSH_BYTES:
+                self._unflushed = 0
+                self._flusher.begin(self.descriptor)
 
     def finish(self) -> WrittenFile:
         """Write the known bytes, with the checksums in their places."""
-        known = dict(self._layout.literals)
+        known, starts = dict(self._layout.literals), sorted(begin for begin, _ in self._layout.literals)
+        self._begins = sorted(self._sums)
         for checksum in self._layout.checksums:
             crc32 = self._crc32(checksum.begin, checksum.end).to_bytes(4, "little")
             for place in checksum.places:
-                begin = max(position for position in known if position <= place)
+                begin = starts[bisect_right(starts, place) - 1]
                 content, at = known[begin], place - begin
                 known[begin] = content[:at] + crc32 + content[at + 4 :]
         for begin, content in known.items():
             os.pwrite(self.descriptor, content, begin)
             self.note(Written(self.path, begin, memoryview(content)))
+        self._begins = sorted(self._sums)
         return WrittenFile(file=self._layout.file, num_bytes=self._layout.num_bytes, crc32=self._crc32(0, self._layout.num_bytes))
 
     def close(self) -> None:
-        """Close; the bytes may not be on the disk yet."""
+        """Close; the last bytes may not be on the disk yet."""
         os.close(self.descriptor)
 
     def _crc32(self, begin: int, end: int) -> int:
         """Of a part of the file that begins and ends where stretches do; what was never written is zeros."""
         parts, position = [], begin
-        for start in sorted(start for start in self._sums if begin <= start < end):
+        for start in self._begins[bisect_left(self._begins, begin) : bisect_left(self._begins, end)]:
             crc32, length = self._sums[start]
             parts += [(crc32_of_zeros(start - position), start - position), (crc32, length)]
             position = start + length
@@ -92,6 +139,7 @@ def copy_shard(
     threads: Executor,
     *,
     hashed: bool = True,
+    flusher: Flusher | None = None,
     before_group: Callable[[Group], None] | None = None,
     advance: Advance | None = None,
 ) -> WrittenShard:
@@ -99,7 +147,7 @@ def copy_shard(
     with ExitStack() as stack:
         files = {}
         for layout in layouts:
-            file = OpenFile(folder, layout)
+            file = OpenFile(folder, layout, flusher)
             stack.callback(file.close)
             files[file.path] = file
         copier = _Copier(files, layouts, reader, dtype, hashed, before_group, advance)

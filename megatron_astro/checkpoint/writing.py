@@ -7,7 +7,7 @@ the disk will keep it.
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from megatron_astro.checkpoint.names import Group, named_shapes
 from megatron_astro.checkpoint.pieces import StoredTensor
 from megatron_astro.checkpoint.reader import StoredReader
 from megatron_astro.checkpoint.shards import BeforeGroup, CopiedTensor, Shard, WrittenShard, stored_bytes
-from megatron_astro.checkpoint.transfer import Advance, copy_shard, copying_threads
+from megatron_astro.checkpoint.transfer import Advance, Flusher, copy_shard, copying_threads
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path
 from megatron_astro.records import CertificateRecord, ParityRecord, TensorDigest
@@ -57,16 +57,19 @@ def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: Be
     """Write the shards that are not finished yet, read all back, and write what makes the folder a checkpoint."""
     writer, folder = plan.writer, journal.folder
     shapes, found = named_shapes(plan.reader.sizes), ReadBack()
-    flushed: list[Future[None]] = []
     digests: list[Future[TensorDigest]] = []
-    with _threads(copying_threads()) as copying, _threads(1) as flushing, _threads(hashing_threads()) as reading:
+    with (
+        closing(Flusher()) as flusher,
+        _threads(copying_threads()) as copying,
+        _threads(hashing_threads()) as reading,
+    ):
         for shard in plan.shards:
             if _is_missing(plan, journal, shard):
                 written = copy_shard(
                     folder, writer.lay_out(shard, plan.reader, plan.dtype), shard.groups, plan.reader, plan.dtype, copying,
-                    hashed=_hashes(plan), before_group=before_group, advance=advance,
+                    hashed=_hashes(plan), flusher=flusher, before_group=before_group, advance=advance,
                 )  # fmt: skip
-                flushed.append(flushing.submit(_keep, journal, written))
+                flusher.run(_keep, journal, written)
             else:
                 written = journal.finished[shard.name]
             if _hashes(plan):
@@ -76,8 +79,7 @@ def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: Be
                 digests += [reading.submit(digest_tensor, own, name, shapes[name]) for name in _names(shard.groups)]
         writer.finish(folder, plan.reader, plan.dtype, plan.shards)
         found.digests.extend(future.result() for future in digests)
-        for future in flushed:
-            future.result()
+        flusher.finish()
     return found
 
 
