@@ -42,6 +42,9 @@ def build_exact_indices(
 ) -> tuple[npt.NDArray[np.int32], _Rows, _Shuffle]:
     """Document, sample and shuffle index of megatron-core's GPTDataset over documents of these lengths, equal byte for byte."""
 
+def permutation(size: int, seed: int, stream: int) -> _Numbers:
+    """0 to size - 1 in an order that `seed` and `stream` (0 to 2^64 - 1) choose, [size]: the keyed permutation of chunked orders."""
+
 class Blend:
     """Which dataset gives each sample of a mixture, and which of its samples that is."""
 

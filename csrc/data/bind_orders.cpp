@@ -2,6 +2,7 @@
 #include "bindings.h"
 #include "exact.h"
 #include "order.h"
+#include "permutation.h"
 
 namespace py = pybind11;
 
@@ -65,6 +66,16 @@ std::unique_ptr<Order> flat_order(const Bounds& bounds, int64_t seq_length) {
   return std::make_unique<Keeping<FlatOrder>>(std::vector<py::object>{bounds}, documents_of(bounds), seq_length);
 }
 
+py::array permutation(int64_t size, uint64_t seed, uint64_t stream) {
+  require(size >= 0, "size is ", size, "; it cannot be negative");
+  return to_array(without_gil([&] {
+    std::vector<int64_t> places(allocation(size));
+    const KeyedPermutation permuted(size, Key::of_seed(seed).with(stream));
+    for (int64_t place = 0; place < size; ++place) places[as_size(place)] = permuted(place);
+    return places;
+  }));
+}
+
 py::array locate(const Order& order, int64_t sample) {
   require(sample >= 0, "sample is ", sample, "; it cannot be negative");
   return to_rows(without_gil([&] {
@@ -86,6 +97,7 @@ void bind_orders(py::module_& module) {
   module.def("chunked_order", &chunked_order, bounds, seq_length, py::arg("chunk_documents"), py::arg("seed"), py::arg("stream"));
   module.def("exact_order", &exact_order, bounds, seq_length, py::arg("documents").noconvert(), py::arg("rows").noconvert(),
              py::arg("shuffle").noconvert());
+  module.def("permutation", &permutation, py::arg("size"), py::arg("seed"), py::arg("stream"));
   module.def("build_exact_indices", &exact_indices, py::arg("lengths").noconvert(), py::arg("num_samples"), seq_length,
              py::arg("seed"));
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from megatron_astro._data import build_permutation, gather_spans
+from megatron_astro._data import gather_spans, permutation
 from megatron_astro.data.corpus_parts import CorpusPart
 from megatron_astro.data.document_names import names_header
 from megatron_astro.data.indexed import map_file
@@ -156,7 +156,7 @@ def drop_repeated_names(documents: MergedParts, paths: Sequence[Path]) -> tuple[
 
 
 def in_written_order(documents: MergedParts, shuffle_seed: int | None) -> MergedParts:
-    """The documents as they are, or permuted by a seed: `build_permutation` of their number, whatever wrote the parts."""
+    """The documents as they are, or permuted by a seed: the keyed permutation of their number, whatever wrote the parts."""
     if shuffle_seed is None:
         return documents
-    return documents.take(build_permutation(documents.part.size, shuffle_seed, ORDER_STREAM))
+    return documents.take(permutation(documents.part.size, shuffle_seed, ORDER_STREAM))

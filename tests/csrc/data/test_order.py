@@ -218,3 +218,12 @@ HOSTILE += [
 def test_hostile_input_raises(build, arguments, error, text):
     with pytest.raises(error, match=text):
         build(*arguments)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 65_535, 65_536, 100_003])
+def test_a_permutation_has_every_number_once(size):
+    order = _data.permutation(size, 3, 1)
+    assert np.array_equal(np.sort(order), np.arange(size))
+    assert np.array_equal(order, _data.permutation(size, 3, 1))
+    if size > 10:
+        assert not any(np.array_equal(order, _data.permutation(size, *other)) for other in ((3, 2), (4, 1)))
