@@ -150,11 +150,11 @@ class DecontaminationConfig:
 
     action: Literal["document", "passage"] = "document"
     """What a hit removes: the whole document, or only the paragraphs the question stands in."""
-    ngram_words: int = 5
+    ngram_words: int = 4
     """Words of the n-grams by which a stem is found (a shorter stem is found whole)."""
     max_ngram_questions: int = 3
     """An n-gram that more questions share is boilerplate ("which of the following") and counts for none of them."""
-    min_stem_words: int = 8
+    min_stem_words: int = 6
     """Shortest stem that is a hit with its right option alone; a shorter one needs wrong options nearby as well."""
     min_stem_fraction: float = 0.7
     """Least share of a stem's telling words that must stand in one place of the document."""

@@ -26,7 +26,9 @@ class LanguageStep:
     def __init__(self, config: LanguageConfig, skip: Sequence[str] = ()) -> None:
         self.config = config
         self.rules = active_rules(self.name, skip)
-        self._identifier: LanguageIdentifier | None = None  # loaded where it is used: 0.7 CPU-seconds, and it is not sent to workers
+        self._identifier: LanguageIdentifier | None = (
+            None  # loaded where it is used: 0.7 CPU-seconds, and it is not sent to workers
+        )
 
     def clean(self, document: Document) -> Outcome:
         """Remove the document if its prose is likely in none of the languages to keep."""

@@ -42,4 +42,6 @@ def take_out_markers(text: str) -> tuple[str, list[Repair]]:
     markers = _MARKER.findall(text)
     if not markers:
         return text, []
-    return _MARKER.sub("", text), [Repair(rule="page_markers", times=len(markers), words=len(markers), evidence=markers[0].strip())]
+    return _MARKER.sub("", text), [
+        Repair(rule="page_markers", times=len(markers), words=len(markers), evidence=markers[0].strip())
+    ]

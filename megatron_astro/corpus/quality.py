@@ -14,7 +14,9 @@ STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with", 
 MIN_WORDS_FOR_STOP_WORDS = 100
 
 # Replacement and control characters, private-use glyphs, glyph names of PDF extraction, UTF-8 read as Latin-1.
-_UNREADABLE = re.compile(r"[\ufffd\x00-\x08\x0b\x0e-\x1f\ue000-\uf8ff]|\(cid:\d+\)|/[CG][0-9A-F]{1,3}\b|[\u00c2\u00c3\u00e2][\u0080-\u00bf\u20ac]")
+_UNREADABLE = re.compile(
+    r"[\ufffd\x00-\x08\x0b\x0e-\x1f\ue000-\uf8ff]|\(cid:\d+\)|/[CG][0-9A-F]{1,3}\b|[\u00c2\u00c3\u00e2][\u0080-\u00bf\u20ac]"
+)
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LIST_LINE = re.compile(r"[ \t]*(?:[-*\u2022\u00b7]|\d+[.)])\s")
 _ELLIPSIS_LINE = re.compile(r"(?:\.\.\.|\u2026)\s*$")
@@ -88,7 +90,12 @@ class QualityStep:
     def _failures(self, seen: ProseStatistics) -> Iterator[tuple[str, str]]:
         limits = self.config
         most = (
-            ("unreadable_characters", seen.unreadable_fraction, limits.max_unreadable_fraction, f"such as {seen.unreadable_example}"),
+            (
+                "unreadable_characters",
+                seen.unreadable_fraction,
+                limits.max_unreadable_fraction,
+                f"such as {seen.unreadable_example}",
+            ),
             ("single_letters", seen.single_letter_fraction, limits.max_single_letter_fraction, "one-letter words"),
             ("symbols", seen.symbol_fraction, limits.max_symbol_fraction, "symbols"),
             ("digits", seen.digit_fraction, limits.max_digit_fraction, "digits"),

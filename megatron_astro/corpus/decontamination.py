@@ -1,0 +1,135 @@
+"""Decontamination: exam questions in the text, and papers that exams were made from.
+
+A stem is found by its n-grams, and counts as a hit when its right option stands near it: a textbook may say a question's words, or its
+answer's, but seldom both together. Every hit is told with the question's id and the words found.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from megatron_astro.config.cleaning import DecontaminationConfig
+from megatron_astro.config.cleaning_rules import active_rules
+from megatron_astro.corpus.exam_index import ExamIndex, StemMatch, option_is_near
+from megatron_astro.corpus.outcome import Outcome, Removal, Repair, repair_document, shorten
+from megatron_astro.corpus.quality import STOP_WORDS
+from megatron_astro.corpus.words import folded_words
+from megatron_astro.corpus_records import Document
+from megatron_astro.records import Question
+
+_PARAGRAPH_GAP = re.compile(r"\n[ \t]*\n\s*")
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:(?:www\.|export\.)?arxiv\.org/(?:abs|pdf|html)/|ui\.adsabs\.harvard\.edu/abs/|arxiv:\s*)", re.IGNORECASE
+)
+_ARXIV_VERSION = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(?:\.[a-z]{2})?/\d{7})v(\d+)(?:\.pdf)?", re.IGNORECASE)
+MAX_HITS_TOLD = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A question found in a text: words [first, end), by this rule."""
+
+    rule: str
+    question_id: str
+    fraction: float
+    first: int
+    end: int
+    words: str
+
+
+def paper_key(identifier: str) -> str:
+    """What all versions and spellings of a paper's arXiv id share; a bibcode or any other id stays as it is, but for case."""
+    bare = _ADDRESS.sub("", identifier.strip(), count=1)
+    with_version = _ARXIV_VERSION.fullmatch(bare)
+    return (with_version.group(1) if with_version else bare).casefold()
+
+
+def paper_version(document: Document) -> int:
+    """A document's version: as recorded, else as its arXiv id ends."""
+    with_version = _ARXIV_VERSION.fullmatch(_ADDRESS.sub("", document.id.strip(), count=1))
+    return document.version or (int(with_version.group(2)) if with_version else 0)
+
+
+def source_papers(questions: Iterable[Question], listed: Iterable[str]) -> dict[str, str]:
+    """Papers that exams were made from: key -> what says so."""
+    papers = {paper_key(line): "listed among the exam's papers" for line in listed if line.strip()}
+    for question in questions:
+        if question.source:
+            papers.setdefault(paper_key(question.source), f"source of question {question.id}")
+    return papers
+
+
+class DecontaminationStep:
+    """The rules on text; the rule source_paper is applied with the duplicates, for it takes a paper's duplicates along."""
+
+    name = "decontamination"
+
+    def __init__(self, config: DecontaminationConfig, questions: Sequence[Question], skip: Sequence[str] = ()) -> None:
+        self.config = config
+        self.rules = active_rules(self.name, skip)
+        self.index = ExamIndex(questions, config.ngram_words, config.max_ngram_questions)
+
+    def clean(self, document: Document) -> Outcome:
+        """Remove the document, or the paragraphs, that hold questions."""
+        hits = self.find_hits(folded_words(document.text)) if self.index.questions else []
+        if not hits:
+            return Outcome(document=document)
+        told = "; ".join(
+            f"question {hit.question_id} ({hit.fraction:.0%} of the stem): \u201c{shorten(hit.words)}\u201d"
+            for hit in hits[:MAX_HITS_TOLD]
+        )
+        evidence = f"{len(hits)} hit{'s' * (len(hits) > 1)}: {told}"
+        if self.config.action == "document":
+            return Outcome(document=document, removal=Removal(rule=hits[0].rule, evidence=evidence))
+        cleaned, repairs = repair_document(document, self.take_out_passages)
+        return Outcome(document=cleaned, repairs=tuple(replace(repair, evidence=evidence) for repair in repairs))
+
+    def find_hits(self, words: Sequence[str]) -> list[Hit]:
+        """Every question in a text given as folded words."""
+        hits: list[Hit] = []
+        for match in self.index.find_stems(words, self.config.min_stem_fraction):
+            rule, reach = self._judge(match, words)
+            if rule in self.rules:
+                first, end = max(match.first - reach, 0), min(match.end + reach, len(words))
+                excerpt = " ".join(words[max(match.first - 5, 0) : match.end + 30])
+                hits.append(
+                    Hit(rule=rule, question_id=match.question.id, fraction=match.fraction, first=first, end=end, words=excerpt)
+                )
+        return hits
+
+    def _judge(self, match: StemMatch, words: Sequence[str]) -> tuple[str, int]:
+        """The rule a stem's place fulfils, if any, and how many words around the stem belong to the question."""
+        config, question = self.config, match.question
+        reach = config.answer_distance_words + question.num_option_words
+        around = (words[max(match.first - reach, 0) : match.first], words[match.end : match.end + reach])
+        found = [
+            option_is_near(option, around, config.min_answer_fraction, STOP_WORDS)
+            for option in (question.right_option, *question.wrong_options)
+        ]
+        if question.with_options:
+            return "short_stem_and_options", 0
+        if found[0] and len(question.stem) >= config.min_stem_words:
+            return "stem_and_answer", question.num_option_words
+        if found[0] and match.fraction == 1 and sum(found[1:]) >= config.min_wrong_options:
+            return "short_stem_and_options", question.num_option_words
+        if len(question.stem) >= config.long_stem_words and match.fraction >= config.min_long_stem_fraction:
+            return "long_stem", 0
+        return "", 0
+
+    def take_out_passages(self, text: str) -> tuple[str, list[Repair]]:
+        """A text without the paragraphs that hold questions."""
+        gaps = [match.span() for match in _PARAGRAPH_GAP.finditer(text)]
+        starts = [0, *(end for _, end in gaps)]
+        ends = [*(start for start, _ in gaps), len(text)]
+        paragraphs = [folded_words(text[start:end]) for start, end in zip(starts, ends, strict=True)]
+        owner = [number for number, words in enumerate(paragraphs) for _ in words]
+        hits = self.find_hits([word for words in paragraphs for word in words])
+        dropped = {number for hit in hits for number in owner[hit.first : hit.end]}
+        if not dropped:
+            return text, []
+        kept = [text[start : starts[number + 1] if number + 1 < len(starts) else end]
+                for number, (start, end) in enumerate(zip(starts, ends, strict=True)) if number not in dropped]  # fmt: skip
+        num_words = sum(len(text[starts[number] : ends[number]].split()) for number in dropped)
+        return "".join(kept).rstrip(), [
+            Repair(rule=hits[0].rule, times=len(hits), words=num_words, evidence=shorten(hits[0].words))
+        ]

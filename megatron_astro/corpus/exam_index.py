@@ -1,0 +1,156 @@
+"""Where exam questions stand in a text: an index of the stems' word n-grams, and the search for the options around them.
+
+An n-gram that several questions share ("which of the following is") tells nothing and is left out, so that only a stem's telling words
+count. A stem without telling words is looked for together with its options, as one text.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_astro.corpus.words import WordCodes, folded_words, ngram_hashes
+from megatron_astro.records import LETTERS, Question
+
+MIN_LONE_STEM_WORDS = 4  # a shorter stem ("The Sun is") is looked for with its options
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedQuestion:
+    """A question as folded words: stem and options; `telling` are the stem positions that some telling n-gram covers."""
+
+    id: str
+    stem: tuple[str, ...]
+    right_option: tuple[str, ...]
+    wrong_options: tuple[tuple[str, ...], ...]
+    telling: frozenset[int]
+    ngram_words: int
+    with_options: bool
+    """Whether `stem` holds the options too, having no telling words of its own."""
+
+    @property
+    def num_option_words(self) -> int:
+        """Words of all the options."""
+        return len(self.right_option) + sum(map(len, self.wrong_options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemMatch:
+    """A stem in a text: words [first, end) hold this fraction of its telling words."""
+
+    question: IndexedQuestion
+    first: int
+    end: int
+    fraction: float
+
+
+class ExamIndex:
+    """Finds the stems of questions in texts given as folded words."""
+
+    def __init__(self, questions: Sequence[Question], ngram_words: int, max_ngram_questions: int) -> None:
+        self._codes = WordCodes()
+        self.questions = self._index_questions(questions, ngram_words, max_ngram_questions)
+        places: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for number, question in enumerate(self.questions):
+            for offset, ngram in self._ngrams(question.stem, question.ngram_words):
+                if question.telling.issuperset(range(offset, offset + question.ngram_words)):
+                    places[question.ngram_words][ngram].append((number, offset))
+        self._places = {length: dict(table) for length, table in places.items()}
+        self._sorted = {length: np.array(sorted(table), dtype=np.uint64) for length, table in self._places.items()}
+
+    def _ngrams(self, words: Sequence[str], length: int) -> Iterator[tuple[int, int]]:
+        return enumerate(ngram_hashes(self._codes.encode(words), length).tolist())
+
+    def _index_questions(self, questions: Sequence[Question], longest: int, most: int) -> list[IndexedQuestion]:
+        plain = [self._read_question(question, longest, with_options=False) for question in questions]
+        joined = [self._read_question(question, longest, with_options=True) for question in questions]
+        sharing: dict[tuple[int, int], set[tuple[str, ...]]] = defaultdict(set)
+        for question in plain:
+            for _, ngram in self._ngrams(question.stem, question.ngram_words):
+                sharing[question.ngram_words, ngram].add(question.stem)
+        boilerplate = {key for key, stems in sharing.items() if len(stems) > most}
+        indexed: list[IndexedQuestion] = []
+        for alone, whole in zip(plain, joined, strict=True):
+            chosen = self._with_telling(alone, boilerplate)
+            if not chosen.telling or len(chosen.stem) < MIN_LONE_STEM_WORDS:
+                chosen = self._with_telling(whole, boilerplate)
+            if chosen.telling:
+                indexed.append(chosen)
+        return indexed
+
+    def _read_question(self, question: Question, longest: int, *, with_options: bool) -> IndexedQuestion:
+        options = {letter: tuple(folded_words(text)) for letter, text in zip(LETTERS, question.options, strict=True)}
+        stem = tuple(folded_words(question.question))
+        if with_options:
+            stem += tuple(word for option in options.values() for word in option)
+        return IndexedQuestion(
+            id=question.id, stem=stem, right_option=options[question.answer],
+            wrong_options=tuple(words for letter, words in options.items() if letter != question.answer),
+            telling=frozenset(), ngram_words=max(min(longest, len(stem)), 1), with_options=with_options,
+        )  # fmt: skip
+
+    def _with_telling(self, question: IndexedQuestion, boilerplate: set[tuple[int, int]]) -> IndexedQuestion:
+        length = question.ngram_words
+        telling: set[int] = set()
+        for offset, ngram in self._ngrams(question.stem, length):
+            if (length, ngram) not in boilerplate:
+                telling.update(range(offset, offset + length))
+        return IndexedQuestion(**(vars(question) | {"telling": frozenset(telling)}))
+
+    def find_stems(self, words: Sequence[str], min_fraction: float) -> Iterator[StemMatch]:
+        """Every question whose stem has at least `min_fraction` of its telling words in one place, at its best place."""
+        codes = self._codes.encode(words)
+        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for length, table in self._sorted.items():
+            for position, ngram in _members(ngram_hashes(codes, length), table):
+                for number, offset in self._places[length][ngram]:
+                    found[number].append((position, offset))
+        for number in sorted(found):
+            match = _best_place(self.questions[number], sorted(found[number]))
+            if match.fraction >= min_fraction:
+                yield match
+
+
+def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Positions and values of the hashes that are in a sorted table."""
+    if len(table) == 0:
+        return
+    nearest = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
+    positions = np.flatnonzero(table[nearest] == hashes)
+    yield from zip(positions.tolist(), hashes[positions].tolist(), strict=True)
+
+
+def _best_place(question: IndexedQuestion, hits: list[tuple[int, int]]) -> StemMatch:
+    """The place that holds most of a stem: a window of one and a half stems slides over the hits (position, offset in the stem)."""
+    reach = len(question.stem) * 3 // 2
+    length = question.ngram_words
+    best: tuple[int, int, int] = (0, 0, 0)
+    first = 0
+    for last in range(len(hits)):
+        while hits[last][0] - hits[first][0] > reach:
+            first += 1
+        covered: set[int] = set()
+        for _, offset in hits[max(first, last - len(question.stem)) : last + 1]:
+            covered.update(range(offset, offset + length))
+        if len(covered) > best[0]:
+            best = (len(covered), hits[first][0], hits[last][0] + length)
+    return StemMatch(question=question, first=best[1], end=best[2], fraction=best[0] / len(question.telling))
+
+
+def option_is_near(
+    option: Sequence[str], surroundings: Iterable[Sequence[str]], min_fraction: float, ignored: frozenset[str]
+) -> bool:
+    """Whether an option stands in one of the stretches of words: word for word if it is short, else most of its words."""
+    if not option:
+        return False
+    if len(option) <= 3:
+        return any(_stands_in(tuple(option), tuple(stretch)) for stretch in surroundings)
+    wanted = set(option) - ignored or set(option)
+    there = wanted.intersection(word for stretch in surroundings for word in stretch)
+    return len(there) >= min_fraction * len(wanted)
+
+
+def _stands_in(needle: tuple[str, ...], stretch: tuple[str, ...]) -> bool:
+    return any(stretch[start : start + len(needle)] == needle for start in range(len(stretch) - len(needle) + 1))
