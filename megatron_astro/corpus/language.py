@@ -47,7 +47,8 @@ class LanguageStep:
 
 def load_identifier() -> LanguageIdentifier:
     """py3langid's identifier with probabilities that sum to one."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier as Py3langid
+    from py3langid.langid import MODEL_FILE
+    from py3langid.langid import LanguageIdentifier as Py3langid
 
     identifier: LanguageIdentifier = Py3langid.from_model_file(MODEL_FILE, norm_probs=True)
     return identifier

@@ -1,4 +1,4 @@
-"""Quality rules on the statistics of a document's prose, in the manner of Gopher's (Rae et al. 2021), adapted to papers full of formulas."""
+"""Quality rules on the statistics of a document's prose: those of Gopher (Rae et al. 2021), adapted to papers full of formulas."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Text as a comparison sees it: a sequence of words without case, accents, punctuation and the dressing of LaTeX.
+r"""Text as a comparison sees it: a sequence of words without case, accents, punctuation and the dressing of LaTeX.
 
 Words are runs of letters and runs of digits: `H$_2$O` and `H2O` are both h 2 o, `$10^{-3}\\,M_\\odot$` is 10 3 m. Names of Greek letters
 stay, as the letters themselves become names; words broken at a line's end are joined.
@@ -12,9 +12,34 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
-).split()
+GREEK = tuple(
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "omicron",
+        "pi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+    ]
+)
 GREEK_LETTERS = "αβγδεζηθικλμνξοπρστυφχψω"
 _LETTER_NAMES = str.maketrans({letter: f" {name} " for letter, name in zip(GREEK_LETTERS, GREEK, strict=True)} | {"ς": " sigma "})
 
