@@ -4,6 +4,7 @@ Of a cluster stays the newest version of the paper whose text is longest; held-o
 before general text. That depends on what the documents are, not on their order nor on who compared them.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def find_pairs(files: FingerprintFiles, column: int, min_similarity: float) -> N
     for group in groups_of_equal(keys):
         members = sorted(group, key=lambda document: (int(words[document]), int(files.facts["content"][document])))
         if column < FIRST_BAND_COLUMN:
-            pairs += [(first, second, 1.0) for first, second in zip(members, members[1:], strict=False)]
+            pairs += [(first, second, 1.0) for first, second in itertools.pairwise(members)]
             continue
         for first, second in pairs_to_compare(members):
             similarity = files.similarity(first, second)

@@ -30,7 +30,7 @@ from megatron_astro.records import write_record
 RECORD, REPAIRS, REMOVED, WORDS_READ = "record", "repairs", "removed", "words_read"
 
 
-class ReadShard(PipelineStep):
+class ReadShard(PipelineStep):  # type: ignore[misc]
     """Reads the shard whose number is the task's rank."""
 
     name, type = "read", "cleaning"
@@ -40,7 +40,7 @@ class ReadShard(PipelineStep):
         self.plan = plan
 
     def run(
-        self, data: Iterable[PipelineDocument] | None = None, rank: int = 0, world_size: int = 1
+        self, data: Iterable[PipelineDocument] | None = None, rank: int = 0, _world_size: int = 1
     ) -> Iterator[PipelineDocument]:
         """Yield the shard's documents."""
         yield from data or ()
@@ -50,7 +50,7 @@ class ReadShard(PipelineStep):
             yield PipelineDocument(text=document.text, id=document.id, metadata=metadata)
 
 
-class CleanDocuments(PipelineStep):
+class CleanDocuments(PipelineStep):  # type: ignore[misc]
     """Applies one cleaning step to every document not yet removed."""
 
     type = "cleaning"
@@ -60,7 +60,7 @@ class CleanDocuments(PipelineStep):
         super().__init__()
         self.step = step
 
-    def run(self, data: Iterable[PipelineDocument], rank: int = 0, world_size: int = 1) -> Iterator[PipelineDocument]:
+    def run(self, data: Iterable[PipelineDocument], _rank: int = 0, _world_size: int = 1) -> Iterator[PipelineDocument]:
         """Yield the documents, repaired or marked as removed."""
         for item in data:
             if REMOVED not in item.metadata:
@@ -74,17 +74,11 @@ class CleanDocuments(PipelineStep):
         item.text = document.text
         for repair in outcome.repairs:
             self.stat_update(f"repaired by {repair.rule}")
-            item.metadata[REPAIRS].append(
-                RepairedDocument(
-                    id=document.id,
-                    version=document.version,
-                    step=self.name,
-                    rule=repair.rule,
-                    times=repair.times,
-                    words=repair.words,
-                    evidence=repair.evidence,
-                )  # fmt: skip
-            )
+            repaired = RepairedDocument(
+                id=document.id, version=document.version, step=self.name, rule=repair.rule, times=repair.times,
+                words=repair.words, evidence=repair.evidence,
+            )  # fmt: skip
+            item.metadata[REPAIRS].append(repaired)
         if outcome.removal:
             self.stat_update(f"removed by {outcome.removal.rule}")
             item.metadata[REMOVED] = removed_document(document, self.name, outcome.removal.rule, outcome.removal.evidence)
@@ -98,7 +92,7 @@ def removed_document(document: Document, step: str, rule: str, evidence: str) ->
     )  # fmt: skip
 
 
-class WriteShard(PipelineStep):
+class WriteShard(PipelineStep):  # type: ignore[misc]
     """Writes a shard's clean documents with their fingerprints, what was removed and what was repaired."""
 
     name, type = "write", "cleaning"
@@ -111,7 +105,7 @@ class WriteShard(PipelineStep):
         self.merge_versions = merge_versions
         self.exam_papers = frozenset(plan.exam_papers) if mark_exam_papers else frozenset()
 
-    def run(self, data: Iterable[PipelineDocument], rank: int = 0, world_size: int = 1) -> None:
+    def run(self, data: Iterable[PipelineDocument], rank: int = 0, _world_size: int = 1) -> None:
         """Write the files of this shard, each under a temporary name until it is whole."""
         fingerprinter = Fingerprinter(self.config, merge_versions=self.merge_versions)
         num_documents = num_words = 0
@@ -151,7 +145,7 @@ def write_line(stream: BinaryIO, record: object) -> None:
     stream.write(msgspec.json.encode(record) + b"\n")
 
 
-class CompareColumn(PipelineStep):
+class CompareColumn(PipelineStep):  # type: ignore[misc]
     """Finds the pairs of documents that agree in the key whose place in `columns` is the task's rank."""
 
     name, type = "compare", "duplicates"
@@ -162,7 +156,7 @@ class CompareColumn(PipelineStep):
         self.columns = tuple(columns)
         self.min_similarity = min_similarity
 
-    def run(self, data: Iterable[PipelineDocument] | None = None, rank: int = 0, world_size: int = 1) -> None:
+    def run(self, _data: Iterable[PipelineDocument] | None = None, rank: int = 0, _world_size: int = 1) -> None:
         """Write the pairs of one column."""
         with self.track_time(unit="column"):
             files = FingerprintFiles(self.plan.work, len(self.plan.shards))
@@ -177,7 +171,7 @@ def pairs_path(plan: CleaningPlan, rank: int) -> Path:
     return plan.work / "pairs" / f"{rank:05d}.npy"
 
 
-class Collect(PipelineStep):
+class Collect(PipelineStep):  # type: ignore[misc]
     """Chooses the survivors of all clusters and writes the clean corpus and its report."""
 
     name, type = "collect", "cleaning"
@@ -186,7 +180,7 @@ class Collect(PipelineStep):
         super().__init__()
         self.collector = collector
 
-    def run(self, data: Iterable[PipelineDocument] | None = None, rank: int = 0, world_size: int = 1) -> None:
+    def run(self, _data: Iterable[PipelineDocument] | None = None, _rank: int = 0, _world_size: int = 1) -> None:
         """Collect, unless it was done and only the mark of its completion is missing."""
         with self.track_time(unit="corpus"):
             if not self.collector.plan.report_path.exists():

@@ -1,4 +1,4 @@
-"""General text mixed in against forgetting: as many words as the fraction asks for, to the word, chosen by a seed and the documents' ids."""
+"""General text mixed in against forgetting: to the word as much as the fraction asks for, chosen by a seed and the documents' ids."""
 
 import hashlib
 import re

@@ -12,41 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-GREEK = tuple(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "omicron",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-    ]
-)
-GREEK_LETTERS = "αβγδεζηθικλμνξοπρστυφχψω"
-_LETTER_NAMES = str.maketrans({letter: f" {name} " for letter, name in zip(GREEK_LETTERS, GREEK, strict=True)} | {"ς": " sigma "})
+GREEK_LETTERS = "αβγδεζηθικλμνξοπρςστυφχψω"
+GREEK_NAMES = {letter: unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda") for letter in GREEK_LETTERS}
+_LETTER_NAMES = str.maketrans({letter: f" {name} " for letter, name in GREEK_NAMES.items()})
 
 _BROKEN_WORD = re.compile(r"(?<=\w)[-\u00ad\u2010]\s*\n\s*(?=\w)")
-_COMMAND = re.compile(r"\\(?!(?:var)?(?:" + "|".join(GREEK) + r")(?![a-z]))[a-z]+\*?")
+_COMMAND = re.compile(r"\\(?!(?:var)?(?:" + "|".join(GREEK_NAMES.values()) + r")(?![a-z]))[a-z]+\*?")
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
-_GREEK_LETTER = re.compile(f"[{GREEK_LETTERS}ς]")
+_GREEK_LETTER = re.compile(f"[{GREEK_LETTERS}]")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _ASCII_WORD = re.compile(r"[a-z]+|[0-9]+")
 
