@@ -195,13 +195,18 @@ class DuplicatesConfig:
     """Hashes in a band. 32 bands of 4: half of all pairs of similarity 0.41 are compared, 99.9 % of those of 0.67."""
     min_similarity: float = 0.7
     """Lowest Jaccard similarity of the shingles, as the signatures estimate it, at which one of two documents is removed."""
+    min_containment: float = 0.7
+    """Share of a document's shingles that stand in one longer document from which on it is removed."""
+    containment_sampling: int = 8
+    """One of so many shingles is kept to tell containment by."""
     seed: int = 1
     """Seed of the MinHash permutations."""
 
     def __post_init__(self) -> None:
         _require_at_least("duplicates", 1, shingle_words=self.shingle_words, bands=self.bands, rows=self.rows)
         _require_at_least("duplicates", 0, seed=self.seed)
-        _require_fraction("duplicates", min_similarity=self.min_similarity)
+        _require_at_least("duplicates", 1, containment_sampling=self.containment_sampling)
+        _require_fraction("duplicates", min_similarity=self.min_similarity, min_containment=self.min_containment)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,7 @@ CLEANING_RULES: dict[str, dict[str, str]] = {
         "same_paper": "removes other versions of a paper",
         "exact": "removes documents of the same words",
         "near": "removes documents of nearly the same words",
+        "contained": "removes documents that stand nearly whole in a longer one",
     },
 }
 

@@ -1,7 +1,7 @@
 """Cleaning a corpus from end to end: plan, three phases of tasks, report.
 
 1. `documents`: a task a shard; every document through the per-document steps, and its fingerprint taken.
-2. `duplicates`: a task a key; the pairs of documents that agree in it.
+2. `duplicates`: a task a key, the pairs of documents that agree in it; a task a part of the sampled shingles, the pairs that share them.
 3. `collect`: one task; survivors chosen, general text mixed in, corpus and report written.
 """
 
@@ -12,13 +12,14 @@ from megatron_astro.config.cleaning import CleaningFiles, CleaningRules, SlurmCo
 from megatron_astro.config.cleaning_rules import active_rules
 from megatron_astro.corpus.cleaning_plan import CleaningPlan, make_plan
 from megatron_astro.corpus.collecting import Collector
+from megatron_astro.corpus.containment import NUM_PARTITIONS
 from megatron_astro.corpus.decontamination import DecontaminationStep
 from megatron_astro.corpus.executors import Phase, run_locally, run_on_ray, submit_to_slurm
 from megatron_astro.corpus.fingerprints import EXACT_COLUMN, FIRST_BAND_COLUMN, PAPER_COLUMN
 from megatron_astro.corpus.language import LanguageStep
 from megatron_astro.corpus.outcome import CleaningStep
 from megatron_astro.corpus.pages import PagesStep
-from megatron_astro.corpus.pipeline_steps import CleanDocuments, Collect, CompareColumn, ReadShard, WriteShard
+from megatron_astro.corpus.pipeline_steps import CleanDocuments, Collect, CompareDocuments, ReadShard, WriteShard
 from megatron_astro.corpus.quality import LengthStep, QualityStep
 from megatron_astro.corpus.repetition import RepetitionStep
 from megatron_astro.corpus_records import CleaningReport
@@ -58,10 +59,11 @@ def plan_phases(plan: CleaningPlan, rules: CleaningRules, questions: list[Questi
     columns = [PAPER_COLUMN]  # without the rule same_paper this key is the id itself, which must stay unique
     columns += [EXACT_COLUMN] if "exact" in duplicates else []
     columns += range(FIRST_BAND_COLUMN, FIRST_BAND_COLUMN + rules.duplicates.bands) if "near" in duplicates else []
-    comparing = CompareColumn(plan, columns, rules.duplicates.min_similarity)
+    num_comparisons = len(columns) + (NUM_PARTITIONS if "contained" in duplicates else 0)
+    comparing = CompareDocuments(plan, columns, rules.duplicates.min_similarity)
     return (
         Phase(name="1_documents", steps=cleaning, num_tasks=len(plan.shards)),
-        Phase(name="2_duplicates", steps=(comparing,), num_tasks=len(columns)),
+        Phase(name="2_duplicates", steps=(comparing,), num_tasks=num_comparisons),
         Phase(name="3_collect", steps=(Collect(Collector(plan, rules)),), num_tasks=1),
     )
 

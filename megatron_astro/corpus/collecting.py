@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_astro.config.cleaning import CleaningRules
-from megatron_astro.config.cleaning_rules import CLEANING_RULES
+from megatron_astro.config.cleaning_rules import CLEANING_RULES, active_rules
 from megatron_astro.corpus.cleaning_plan import DOCUMENTS_NAME, CleaningPlan
 from megatron_astro.corpus.cleaning_report import RuleCounts, report_to_markdown
-from megatron_astro.corpus.near_duplicates import Drop, FingerprintFiles, choose_survivors
+from megatron_astro.corpus.containment import find_contained
+from megatron_astro.corpus.near_duplicates import FingerprintFiles
 from megatron_astro.corpus.paper_ids import paper_key
 from megatron_astro.corpus.replay import ReplayCandidate, ReplayChoice, choose_replay, first_words, replay_words
+from megatron_astro.corpus.survivors import Drop, SurvivorChoice
 from megatron_astro.corpus_records import CleaningReport, Document, Identity, RemovedDocument, RepairedDocument, ShardCounts
 from megatron_astro.files import atomic_file, make_folder, write_atomic
 from megatron_astro.records import Record, read_lines, read_record, write_record
 
-INTERMEDIATE = ("kept", "removed", "repaired", "identities", "counts", "keys", "signatures", "facts", "pairs")
+INTERMEDIATE = (
+    "kept",
+    "removed",
+    "repaired",
+    "identities",
+    "counts",
+    "keys",
+    "signatures",
+    "facts",
+    "sampled",
+    "pairs",
+    "shared",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +56,23 @@ class Collector:
         self.plan = plan
         self.rules = rules
 
-    def collect(self, pairs: NDArray[np.void]) -> None:
+    def collect(self, pairs: NDArray[np.void], shared: Sequence[NDArray[np.void]]) -> None:
         """Write everything that stays; the report comes last, for it says that all is there."""
         files = FingerprintFiles(self.plan.work, len(self.plan.shards))
-        clustered = set(np.flatnonzero(files.facts["exam_paper"]).tolist()) | set(
-            pairs["first"].tolist() + pairs["second"].tolist()
-        )
+        contained = find_contained(files, shared, self.rules.duplicates.min_containment)
         general = self._general(files)
-        identities = dict(self._identities(files, clustered | set(np.flatnonzero(general).tolist())))
-        drops = choose_survivors(files, pairs, {document: identity.id for document, identity in identities.items()})
+        told = {
+            *np.flatnonzero(general | files.facts["exam_paper"]).tolist(),
+            *pairs["first"].tolist(),
+            *pairs["second"].tolist(),
+        }
+        told.update(document for pair in contained for document in (pair.small, pair.large))
+        identities = dict(self._identities(files, told))
+        names = {document: identity.id for document, identity in identities.items()}
+        survivors = SurvivorChoice(files, names, active_rules("duplicates", self.rules.skip))
+        survivors.drop_clusters(pairs)
+        survivors.drop_contained(contained)
+        drops = survivors.sorted_drops()
         counts = RuleCounts(self.rules.skip)
         self._write_removed(counts, [self._removed(files, drop, identities) for drop in drops])
         self._write_repaired(counts)
@@ -82,6 +104,7 @@ class Collector:
         evidence = {
             "exact": f"the same words as {told}, which stays",
             "same_paper": f"another version of {told}, which stays; similarity {drop.similarity:.2f}",
+            "contained": f"{drop.similarity:.0%} of it stands in {told}, which stays",
             "near": f"similarity {drop.similarity:.2f} to {told}, which stays",
         }.get(drop.rule, "")
         if drop.rule == "near" and drop.similarity < self.rules.duplicates.min_similarity:

@@ -1,7 +1,8 @@
 """What the search for duplicates knows of a document: hashes of its paper and its words, and a MinHash signature in bands.
 
-A shard's fingerprints are three arrays, written for the comparison to map: keys [columns, n], one row for each thing that two documents
-can agree in; signatures [n, bands * rows]; facts [n], from which the survivor is chosen.
+A shard's fingerprints are four arrays, written for the comparison to map: keys [columns, n], one row for each thing that two documents
+can agree in; signatures [n, bands * rows]; sampled [2, m], hashes of shingles and the lines of their documents, in the order of the
+hashes; facts [n], from which the survivor is chosen.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ FACTS = np.dtype(
     [
         ("num_characters", "<i8"),
         ("num_words", "<i8"),
+        ("num_sampled", "<i8"),
         ("version", "<i4"),
         ("priority", "<i1"),
         ("exam_paper", "?"),
@@ -55,23 +57,31 @@ class Fingerprinter:
         self._codes = WordCodes()
         self._keys: list[tuple[int, int]] = []
         self._signatures: list[NDArray[np.uint32]] = []
-        self._facts: list[tuple[int, int, int, int, bool, int]] = []
+        self._sampled: list[NDArray[np.uint64]] = []
+        self._facts: list[tuple[int, int, int, int, int, bool, int]] = []
 
     def add(self, document: Document, *, exam_paper: bool) -> None:
         """Take in one document."""
         words = folded_words(document.text)
         paper = paper_key(document.id) if self.merge_versions else document.id
         self._keys.append((_hash64(paper.encode()), _hash64(" ".join(words).encode())))
-        self._signatures.append(self.signature(words))
+        shingles = self.shingles(words)
+        self._signatures.append(self.signature(shingles))
+        sampled = np.unique(shingles[shingles % np.uint64(self.config.containment_sampling) == 0])
+        self._sampled.append(sampled)
         priority = REPLAY if document.topic == REPLAY_TOPIC else HELDOUT if document.split == "heldout" else TRAIN
         content = _hash64(msgspec.json.encode(document))
         num_words = len(document.text.split())
-        self._facts.append((len(document.text), num_words, paper_version(document), priority, exam_paper, content))
+        version = paper_version(document)
+        self._facts.append((len(document.text), num_words, len(sampled), version, priority, exam_paper, content))
 
-    def signature(self, words: Sequence[str]) -> NDArray[np.uint32]:
-        """MinHash signature of the word shingles: [bands * rows]."""
+    def shingles(self, words: Sequence[str]) -> NDArray[np.uint64]:
+        """Hashes of the word shingles; a shorter text is one shingle."""
+        return ngram_hashes(self._codes.encode(words), max(min(self.config.shingle_words, len(words)), 1))
+
+    def signature(self, shingles: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """MinHash signature: [bands * rows]."""
         config = self.config
-        shingles = ngram_hashes(self._codes.encode(words), max(min(config.shingle_words, len(words)), 1))
         offsets = np.array([0, len(shingles)], dtype=np.uint64)
         digest: Digest = RMinHash.digest_matrix_from_flat_token_hashes(
             shingles, offsets, num_perm=config.bands * config.rows, seed=config.seed
@@ -79,7 +89,7 @@ class Fingerprinter:
         return np.array(digest.to_rows()[0], dtype=np.uint32)
 
     def save(self, folder: Path, shard: int) -> None:
-        """Write the three arrays."""
+        """Write the four arrays."""
         num_documents = len(self._keys)
         num_hashes = self.config.bands * self.config.rows
         signatures = np.array(self._signatures, dtype=np.uint32).reshape(num_documents, num_hashes)
@@ -89,6 +99,13 @@ class Fingerprinter:
         save_array(array_path(folder, "keys", shard), keys)
         save_array(array_path(folder, "signatures", shard), signatures)
         save_array(array_path(folder, "facts", shard), np.array(self._facts, dtype=FACTS))
+        save_array(array_path(folder, "sampled", shard), self._sampled_in_order())
+
+    def _sampled_in_order(self) -> NDArray[np.uint64]:
+        lines = np.repeat(np.arange(len(self._sampled), dtype=np.uint64), [len(sampled) for sampled in self._sampled])
+        hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *self._sampled])
+        order = np.lexsort((lines, hashes))
+        return np.stack([hashes[order], lines[order]])
 
 
 def band_keys(signatures: NDArray[np.uint32], bands: int) -> NDArray[np.uint64]:

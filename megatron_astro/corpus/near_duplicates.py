@@ -1,18 +1,13 @@
-"""Which documents are duplicates: pairs that agree in a key, one key at a time, then clusters, and in each the one that stays.
-
-Of a cluster stays the newest version of the paper whose text is longest; held-out documents come before training documents and those
-before general text. That depends on what the documents are, not on their order nor on who compared them.
-"""
+"""Which documents are duplicates: pairs that agree in a key, found one key at a time, and the clusters they make."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_astro.corpus.fingerprints import EXACT_COLUMN, FIRST_BAND_COLUMN, PAPER_COLUMN, array_path
+from megatron_astro.corpus.fingerprints import EXACT_COLUMN, FIRST_BAND_COLUMN, array_path
 
 EDGE = np.dtype([("first", "<i8"), ("second", "<i8"), ("similarity", "<f4")])
 MAX_ALL_PAIRS = (
@@ -35,6 +30,18 @@ class FingerprintFiles:
         num_shards = len(self.starts) - 1
         parts = [np.load(array_path(self.folder, "keys", shard), mmap_mode="r")[column] for shard in range(num_shards)]
         return np.concatenate(parts).astype(np.uint64)
+
+    def sampled_shingles(self, lowest: int, highest: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The sampled shingles with hashes from `lowest` to `highest`, and the documents they stand in."""
+        hashes: list[NDArray[np.uint64]] = []
+        documents: list[NDArray[np.int64]] = []
+        for shard, start in enumerate(self.starts[:-1].tolist()):
+            sampled = np.load(array_path(self.folder, "sampled", shard), mmap_mode="r")  # [2, n]: hashes in order, lines
+            first, end = np.searchsorted(sampled[0], np.array([lowest, highest], dtype=np.uint64), side="left")
+            end += int(end < sampled.shape[1] and sampled[0, end] == np.uint64(highest))
+            hashes.append(np.array(sampled[0, first:end]))
+            documents.append(np.array(sampled[1, first:end]).astype(np.int64) + start)
+        return np.concatenate(hashes), np.concatenate(documents)
 
     def place(self, document: int) -> tuple[int, int]:
         """A document's shard and its line there."""
@@ -84,58 +91,6 @@ def pairs_to_compare(members: Sequence[int]) -> Iterator[tuple[int, int]]:
     for position in range(1, len(members)):
         earlier: Iterable[int] = range(position) if len(members) <= MAX_ALL_PAIRS else {0, position - 1}
         yield from ((members[other], members[position]) for other in earlier)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop:
-    """A document that goes, and why: the document that stays in its place, or the exam's source paper that it is or repeats."""
-
-    document: int
-    because_of: int
-    rule: str
-    similarity: float
-
-
-def choose_survivors(files: FingerprintFiles, edges: NDArray[np.void], names: Mapping[int, str]) -> list[Drop]:
-    """Drop all but one of each cluster, and every cluster with a paper that an exam was made from; `names` are the documents' ids."""
-    papers, words = files.column(PAPER_COLUMN), files.column(EXACT_COLUMN)
-    alone = {int(document) for document in np.flatnonzero(files.facts["exam_paper"])}
-    drops: list[Drop] = []
-    for members in clusters(edges):
-        exam_papers = [member for member in members if member in alone]
-        alone.difference_update(members)
-        if exam_papers:
-            drops += [_exam_drop(files, member, member if member in exam_papers else exam_papers[0]) for member in members]
-            continue
-        survivor = _survivor(files.facts, members, papers, names)
-        for document in members:
-            if document != survivor:
-                rule = "near"
-                if words[document] == words[survivor]:
-                    rule = "exact"
-                elif papers[document] == papers[survivor]:
-                    rule = "same_paper"
-                similarity = files.similarity(document, survivor)
-                drops.append(Drop(document=document, because_of=survivor, rule=rule, similarity=similarity))
-    drops += [_exam_drop(files, document, document) for document in alone]
-    return sorted(drops, key=lambda drop: drop.document)
-
-
-def _exam_drop(files: FingerprintFiles, document: int, exam_paper: int) -> Drop:
-    similarity = files.similarity(document, exam_paper)
-    return Drop(document=document, because_of=exam_paper, rule="source_paper", similarity=similarity)
-
-
-def _survivor(facts: NDArray[np.void], members: Sequence[int], papers: NDArray[np.uint64], names: Mapping[int, str]) -> int:
-    best = min(int(facts["priority"][member]) for member in members)
-    candidates = [member for member in members if facts["priority"][member] == best]
-
-    def by_length(member: int) -> tuple[int, str, int]:
-        return -int(facts["num_characters"][member]), names[member], int(facts["content"][member])
-
-    longest = min(candidates, key=by_length)
-    versions = [member for member in candidates if papers[member] == papers[longest]]
-    return min(versions, key=lambda member: (-int(facts["version"][member]), *by_length(member)))
 
 
 def clusters(edges: NDArray[np.void]) -> list[list[int]]:

@@ -7,7 +7,6 @@ it, by which rule. Later steps let it pass, so that the last one can write it to
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -18,7 +17,8 @@ from datatrove.pipeline.base import PipelineStep
 from megatron_astro.config.cleaning import DuplicatesConfig
 from megatron_astro.corpus.cleaning_plan import CleaningPlan
 from megatron_astro.corpus.collecting import Collector
-from megatron_astro.corpus.fingerprints import Fingerprinter, save_array
+from megatron_astro.corpus.containment import count_shared
+from megatron_astro.corpus.fingerprints import Fingerprinter, array_path, save_array
 from megatron_astro.corpus.near_duplicates import FingerprintFiles, find_pairs
 from megatron_astro.corpus.outcome import CleaningStep
 from megatron_astro.corpus.paper_ids import paper_key
@@ -120,7 +120,7 @@ class WriteShard(PipelineStep):  # type: ignore[misc]
                 num_words += item.metadata[WORDS_READ]
                 with self.track_time():
                     self._write(item, streams, fingerprinter)
-        for kind in ("keys", "signatures", "facts"):
+        for kind in ("keys", "signatures", "facts", "sampled"):
             make_folder(self.plan.work / kind)
         fingerprinter.save(self.plan.work, rank)
         make_folder(self.plan.work / "counts")
@@ -145,8 +145,8 @@ def write_line(stream: BinaryIO, record: object) -> None:
     stream.write(msgspec.json.encode(record) + b"\n")
 
 
-class CompareColumn(PipelineStep):  # type: ignore[misc]
-    """Finds the pairs of documents that agree in the key whose place in `columns` is the task's rank."""
+class CompareDocuments(PipelineStep):  # type: ignore[misc]
+    """Finds pairs of documents: the first tasks by one key each, the others by one partition of the sampled shingles each."""
 
     name, type = "compare", "duplicates"
 
@@ -157,18 +157,16 @@ class CompareColumn(PipelineStep):  # type: ignore[misc]
         self.min_similarity = min_similarity
 
     def run(self, _data: Iterable[PipelineDocument] | None = None, rank: int = 0, _world_size: int = 1) -> None:
-        """Write the pairs of one column."""
-        with self.track_time(unit="column"):
+        """Write the pairs of one key or one partition."""
+        with self.track_time(unit="task"):
             files = FingerprintFiles(self.plan.work, len(self.plan.shards))
-            pairs = find_pairs(files, self.columns[rank], self.min_similarity)
-            self.stat_update("pairs", value=len(pairs))
-            save_array(pairs_path(self.plan, rank), np.asarray(pairs))
-
-
-def pairs_path(plan: CleaningPlan, rank: int) -> Path:
-    """Where the pairs found by one task lie."""
-    make_folder(plan.work / "pairs")
-    return plan.work / "pairs" / f"{rank:05d}.npy"
+            if rank < len(self.columns):
+                kind, pairs = "pairs", find_pairs(files, self.columns[rank], self.min_similarity)
+            else:
+                kind, pairs = "shared", count_shared(files, rank - len(self.columns))
+            self.stat_update(kind, value=len(pairs))
+            make_folder(self.plan.work / kind)
+            save_array(array_path(self.plan.work, kind, rank), np.asarray(pairs))
 
 
 class Collect(PipelineStep):  # type: ignore[misc]
@@ -184,6 +182,7 @@ class Collect(PipelineStep):  # type: ignore[misc]
         """Collect, unless it was done and only the mark of its completion is missing."""
         with self.track_time(unit="corpus"):
             if not self.collector.plan.report_path.exists():
-                pairs = sorted((self.collector.plan.work / "pairs").glob("*.npy"))
-                self.collector.collect(np.concatenate([np.load(path) for path in pairs]))
+                work = self.collector.plan.work
+                pairs, shared = ([np.load(path) for path in sorted((work / kind).glob("*.npy"))] for kind in ("pairs", "shared"))
+                self.collector.collect(np.concatenate(pairs), shared)
             self.collector.tidy()
