@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from megatron_astro.config.cleaning import DecontaminationConfig
 from megatron_astro.config.cleaning_rules import active_rules
-from megatron_astro.corpus.exam_index import ExamIndex, StemMatch, option_is_near
+from megatron_astro.corpus.exam_index import ExamIndex, StemMatch, words_up_to_option
 from megatron_astro.corpus.outcome import Outcome, Removal, Repair, repair_document, shorten
 from megatron_astro.corpus.quality import STOP_WORDS
 from megatron_astro.corpus.words import folded_words
@@ -31,6 +31,24 @@ class Hit:
     first: int
     end: int
     words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Which options stand on one side of a stem, and how many words they take up there."""
+
+    right: bool
+    num_wrong: int
+    words_before: int
+    words_after: int
+
+
+def _num_found(places: Sequence[int | None]) -> int:
+    return sum(place is not None for place in places)
+
+
+def _furthest(places: Sequence[int | None]) -> int:
+    return max((place for place in places if place is not None), default=0)
 
 
 class DecontaminationStep:
@@ -62,33 +80,44 @@ class DecontaminationStep:
         """Every question in a text given as folded words."""
         hits: list[Hit] = []
         for match in self.index.find_stems(words, self.config.min_stem_fraction):
-            rule, reach = self._judge(match, words)
+            around = self._look_around(match, words)
+            rule = self._judge(match, around)
             if rule in self.rules:
-                first, end = max(match.first - reach, 0), min(match.end + reach, len(words))
                 excerpt = " ".join(words[max(match.first - 5, 0) : match.end + 30])
+                first, end = match.first - around.words_before, match.end + around.words_after
                 hits.append(
                     Hit(rule=rule, question_id=match.question.id, fraction=match.fraction, first=first, end=end, words=excerpt)
                 )
         return hits
 
-    def _judge(self, match: StemMatch, words: Sequence[str]) -> tuple[str, int]:
-        """The rule a stem's place fulfils, if any, and how many words around the stem belong to the question."""
-        config, question = self.config, match.question
-        reach = config.answer_distance_words + question.num_option_words
-        around = (words[max(match.first - reach, 0) : match.first], words[match.end : match.end + reach])
-        found = [
-            option_is_near(option, around, config.min_answer_fraction, STOP_WORDS)
-            for option in (question.right_option, *question.wrong_options)
-        ]
-        if question.with_options:
-            return "short_stem_and_options", 0
-        if found[0] and len(question.stem) >= config.min_stem_words:
-            return "stem_and_answer", question.num_option_words
-        if found[0] and match.fraction == 1 and sum(found[1:]) >= config.min_wrong_options:
-            return "short_stem_and_options", question.num_option_words
-        if len(question.stem) >= config.long_stem_words and match.fraction >= config.min_long_stem_fraction:
-            return "long_stem", 0
-        return "", 0
+    def _look_around(self, match: StemMatch, words: Sequence[str]) -> Surroundings:
+        """Look for the options after the stem, else before it."""
+        reach = self.config.answer_distance_words + match.question.num_option_words
+        after = self._look_in(words[match.end : match.end + reach], match, order=1)
+        before = self._look_in(words[max(match.first - reach, 0) : match.first][::-1], match, order=-1)
+        if after[0] is None and before[0] is not None:
+            return Surroundings(right=True, num_wrong=_num_found(before[1:]), words_before=_furthest(before), words_after=0)
+        return Surroundings(
+            right=after[0] is not None, num_wrong=_num_found(after[1:]), words_before=0, words_after=_furthest(after)
+        )
+
+    def _look_in(self, stretch: Sequence[str], match: StemMatch, *, order: int) -> list[int | None]:
+        """How far each option is, the right one first; `order` -1: the stretch is read from its end."""
+        options = (match.question.right_option, *match.question.wrong_options)
+        return [words_up_to_option(option[::order], stretch, self.config.min_answer_fraction, STOP_WORDS) for option in options]
+
+    def _judge(self, match: StemMatch, around: Surroundings) -> str:
+        """The rule that a stem's place fulfils; empty: none."""
+        config, stem = self.config, match.question.stem
+        if match.question.with_options:
+            return "short_stem_and_options"
+        if around.right and len(stem) >= config.min_stem_words:
+            return "stem_and_answer"
+        if around.right and match.fraction == 1 and around.num_wrong >= config.min_wrong_options:
+            return "short_stem_and_options"
+        if len(stem) >= config.long_stem_words and match.fraction >= config.min_long_stem_fraction:
+            return "long_stem"
+        return ""
 
     def take_out_passages(self, text: str) -> tuple[str, list[Repair]]:
         """A text without the paragraphs that hold questions."""

@@ -5,7 +5,7 @@ count. A stem without telling words is looked for together with its options, as 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from megatron_astro.corpus.words import WordCodes, folded_words, ngram_hashes
 from megatron_astro.records import LETTERS, Question
 
+MAX_LITERAL_OPTION_WORDS = 3
 MIN_LONE_STEM_WORDS = 4  # a shorter stem ("The Sun is") is looked for with its options
 
 
@@ -66,11 +67,11 @@ class ExamIndex:
     def _index_questions(self, questions: Sequence[Question], longest: int, most: int) -> list[IndexedQuestion]:
         plain = [self._read_question(question, longest, with_options=False) for question in questions]
         joined = [self._read_question(question, longest, with_options=True) for question in questions]
-        sharing: dict[tuple[int, int], set[tuple[str, ...]]] = defaultdict(set)
+        sharing: dict[tuple[int, int], set[tuple[tuple[str, ...], ...]]] = defaultdict(set)
         for question in plain:
             for _, ngram in self._ngrams(question.stem, question.ngram_words):
-                sharing[question.ngram_words, ngram].add(question.stem)
-        boilerplate = {key for key, stems in sharing.items() if len(stems) > most}
+                sharing[question.ngram_words, ngram].add((question.stem, question.right_option))
+        boilerplate = {key for key, sharers in sharing.items() if len(sharers) > most}
         indexed: list[IndexedQuestion] = []
         for alone, whole in zip(plain, joined, strict=True):
             chosen = self._with_telling(alone, boilerplate)
@@ -139,18 +140,20 @@ def _best_place(question: IndexedQuestion, hits: list[tuple[int, int]]) -> StemM
     return StemMatch(question=question, first=best[1], end=best[2], fraction=best[0] / len(question.telling))
 
 
-def option_is_near(
-    option: Sequence[str], surroundings: Iterable[Sequence[str]], min_fraction: float, ignored: frozenset[str]
-) -> bool:
-    """Whether an option stands in one of the stretches of words: word for word if it is short, else most of its words."""
+def words_up_to_option(option: Sequence[str], stretch: Sequence[str], min_fraction: float, ignored: frozenset[str]) -> int | None:
+    """How many words of a stretch it takes to hold an option: word for word if it is short, else most of its words; None: it does not."""
     if not option:
-        return False
-    if len(option) <= 3:
-        return any(_stands_in(tuple(option), tuple(stretch)) for stretch in surroundings)
+        return None
+    if len(option) <= MAX_LITERAL_OPTION_WORDS:
+        for end in range(len(option), len(stretch) + 1):
+            if tuple(stretch[end - len(option) : end]) == tuple(option):
+                return end
+        return None
     wanted = set(option) - ignored or set(option)
-    there = wanted.intersection(word for stretch in surroundings for word in stretch)
-    return len(there) >= min_fraction * len(wanted)
-
-
-def _stands_in(needle: tuple[str, ...], stretch: tuple[str, ...]) -> bool:
-    return any(stretch[start : start + len(needle)] == needle for start in range(len(stretch) - len(needle) + 1))
+    found: set[str] = set()
+    for position, word in enumerate(stretch, start=1):
+        if word in wanted:
+            found.add(word)
+            if len(found) >= min_fraction * len(wanted):
+                return position
+    return None
