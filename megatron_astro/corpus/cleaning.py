@@ -1,7 +1,7 @@
 """Cleaning a corpus from end to end: plan, three phases of tasks, report.
 
 1. `documents`: a task a shard; every document through the per-document steps, and its fingerprint taken.
-2. `duplicates`: a task a key, the pairs of documents that agree in it; a task a part of the sampled shingles, the pairs that share them.
+2. `duplicates`: pairs of documents that agree in a key or share sampled shingles; a task takes some keys and some of the shingles.
 3. `collect`: one task; survivors chosen, general text mixed in, corpus and report written.
 """
 
@@ -24,6 +24,8 @@ from megatron_astro.corpus.quality import LengthStep, QualityStep
 from megatron_astro.corpus.repetition import RepetitionStep
 from megatron_astro.corpus_records import CleaningReport
 from megatron_astro.records import Question, read_record
+
+NUM_COMPARING_TASKS = 8  # keys and partitions are shared out among them
 
 Executor = Literal["local", "slurm", "ray"]
 
@@ -59,11 +61,11 @@ def plan_phases(plan: CleaningPlan, rules: CleaningRules, questions: list[Questi
     columns = [PAPER_COLUMN]  # without the rule same_paper this key is the id itself, which must stay unique
     columns += [EXACT_COLUMN] if "exact" in duplicates else []
     columns += range(FIRST_BAND_COLUMN, FIRST_BAND_COLUMN + rules.duplicates.bands) if "near" in duplicates else []
-    num_comparisons = len(columns) + (NUM_PARTITIONS if "contained" in duplicates else 0)
-    comparing = CompareDocuments(plan, columns, rules.duplicates.min_similarity)
+    partitions = range(NUM_PARTITIONS) if "contained" in duplicates else range(0)
+    comparing = CompareDocuments(plan, columns, partitions, rules.duplicates.min_similarity)
     return (
         Phase(name="1_documents", steps=cleaning, num_tasks=len(plan.shards)),
-        Phase(name="2_duplicates", steps=(comparing,), num_tasks=num_comparisons),
+        Phase(name="2_duplicates", steps=(comparing,), num_tasks=NUM_COMPARING_TASKS),
         Phase(name="3_collect", steps=(Collect(Collector(plan, rules)),), num_tasks=1),
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from megatron_astro.corpus.near_duplicates import FingerprintFiles, groups_of_equal
 
 SHARED = np.dtype([("first", "<i8"), ("second", "<i8"), ("count", "<i8")])
-NUM_PARTITIONS = 16  # of the hashes, each counted by one task
+NUM_PARTITIONS = 16  # of the hashes, counted one after the other
 MAX_SHARERS = 20
 MIN_SAMPLED = 10  # fewer sampled shingles are too few to judge by
 

@@ -1,6 +1,7 @@
 """The language of a document, by py3langid's model over byte n-grams, which comes with the package: nothing is downloaded."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 from megatron_astro.config.cleaning import LanguageConfig
@@ -26,18 +27,13 @@ class LanguageStep:
     def __init__(self, config: LanguageConfig, skip: Sequence[str] = ()) -> None:
         self.config = config
         self.rules = active_rules(self.name, skip)
-        self._identifier: LanguageIdentifier | None = (
-            None  # loaded where it is used: 0.7 CPU-seconds, and it is not sent to workers
-        )
 
     def clean(self, document: Document) -> Outcome:
         """Remove the document if its prose is likely in none of the languages to keep."""
         sample = sample_prose(document.text, self.config.sample_characters)
         if "other_language" not in self.rules or not any(map(str.isalpha, sample)):
             return Outcome(document=document)
-        if self._identifier is None:
-            self._identifier = load_identifier()
-        ranked = self._identifier.rank(sample)
+        ranked = load_identifier().rank(sample)
         probability = sum(float(share) for language, share in ranked if language in self.config.keep)
         if probability >= self.config.min_probability:
             return Outcome(document=document)
@@ -45,6 +41,7 @@ class LanguageStep:
         return Outcome(document=document, removal=Removal(rule="other_language", evidence=shorten(evidence)))
 
 
+@cache  # 0.7 CPU-seconds: once a process, not once a task
 def load_identifier() -> LanguageIdentifier:
     """py3langid's identifier with probabilities that sum to one."""
     from py3langid.langid import MODEL_FILE

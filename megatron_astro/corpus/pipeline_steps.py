@@ -146,27 +146,28 @@ def write_line(stream: BinaryIO, record: object) -> None:
 
 
 class CompareDocuments(PipelineStep):  # type: ignore[misc]
-    """Finds pairs of documents: the first tasks by one key each, the others by one partition of the sampled shingles each."""
+    """Finds pairs of documents: each task takes some of the keys and some of the partitions of the sampled shingles."""
 
     name, type = "compare", "duplicates"
 
-    def __init__(self, plan: CleaningPlan, columns: Sequence[int], min_similarity: float) -> None:
+    def __init__(self, plan: CleaningPlan, columns: Sequence[int], partitions: Sequence[int], min_similarity: float) -> None:
         super().__init__()
         self.plan = plan
         self.columns = tuple(columns)
+        self.partitions = tuple(partitions)
         self.min_similarity = min_similarity
 
-    def run(self, _data: Iterable[PipelineDocument] | None = None, rank: int = 0, _world_size: int = 1) -> None:
-        """Write the pairs of one key or one partition."""
+    def run(self, _data: Iterable[PipelineDocument] | None = None, rank: int = 0, world_size: int = 1) -> None:
+        """Write the pairs that agree in a key, and those that share sampled shingles."""
         with self.track_time(unit="task"):
             files = FingerprintFiles(self.plan.work, len(self.plan.shards))
-            if rank < len(self.columns):
-                kind, pairs = "pairs", find_pairs(files, self.columns[rank], self.min_similarity)
-            else:
-                kind, pairs = "shared", count_shared(files, rank - len(self.columns))
-            self.stat_update(kind, value=len(pairs))
-            make_folder(self.plan.work / kind)
-            save_array(array_path(self.plan.work, kind, rank), np.asarray(pairs))
+            pairs = [find_pairs(files, column, self.min_similarity) for column in self.columns[rank::world_size]]
+            shared = [count_shared(files, partition) for partition in self.partitions[rank::world_size]]
+            for kind, arrays in (("pairs", pairs), ("shared", shared)):
+                make_folder(self.plan.work / kind)
+                if arrays:
+                    self.stat_update(kind, value=sum(map(len, arrays)))
+                    save_array(array_path(self.plan.work, kind, rank), np.concatenate(arrays))
 
 
 class Collect(PipelineStep):  # type: ignore[misc]
