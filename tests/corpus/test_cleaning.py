@@ -7,7 +7,9 @@ import time
 import pytest
 
 from megatron_astro.config.cleaning import CleaningFiles, CleaningRules, DecontaminationConfig, SlurmConfig
+from megatron_astro.corpus import pipeline_steps
 from megatron_astro.corpus.cleaning import clean_corpus, closing_line
+from megatron_astro.corpus.shards import read_shard
 from megatron_astro.errors import ConfigError, DataError
 
 QUESTION = {
@@ -77,7 +79,7 @@ def test_every_step_finds_its_own_and_says_so(inputs):
         "copy-of-source": ("decontamination", "source_paper"),
         "2401.00001v1": ("duplicates", "same_paper"),
         "copy": ("duplicates", "exact"),
-    } or removed["2401.00002v1"] == ("duplicates", "exact")
+    }
     documents = lines(inputs.output / "documents.jsonl")
     kept = [document["id"] for document in documents if document["topic"] != "replay"]
     assert kept[:2] == ["2401.00000v1", "2401.00002v1"]
@@ -107,12 +109,38 @@ def test_general_text_makes_up_the_fraction_to_the_word(inputs):
     assert closing_line(report, inputs.output).endswith(f"words, {replay} of them general text; report.md says what went.")
 
 
-def test_the_result_does_not_depend_on_shards_or_workers(inputs, tmp_path):
+def test_the_result_does_not_depend_on_the_shards(inputs, tmp_path):
     run(inputs)
-    expected = result_of(inputs.output)
-    for number, (workers, shard_bytes) in enumerate([(1, 1000), (3, 3000)]):
-        run(inputs, workers=workers, shard_bytes=shard_bytes, output=tmp_path / f"again{number}")
-        assert result_of(tmp_path / f"again{number}") == expected
+    run(inputs, shard_bytes=4000, output=tmp_path / "again")
+    assert result_of(tmp_path / "again") == result_of(inputs.output)
+
+
+@pytest.mark.slow
+def test_the_result_does_not_depend_on_the_workers(inputs, tmp_path):
+    run(inputs, shard_bytes=4000)
+    run(inputs, workers=3, shard_bytes=4000, output=tmp_path / "again")
+    assert result_of(tmp_path / "again") == result_of(inputs.output)
+
+
+def test_a_run_cut_short_goes_on_and_ends_the_same(inputs, tmp_path, monkeypatch):
+    run(inputs, shard_bytes=4000)
+    read_before: list[int] = []
+
+    def read_three(shard):
+        if len(read_before) == 3:
+            raise MemoryError("cut short")
+        read_before.append(shard.start)
+        return read_shard(shard)
+
+    monkeypatch.setattr(pipeline_steps, "read_shard", read_three)
+    with pytest.raises(MemoryError):
+        run(inputs, shard_bytes=4000, output=tmp_path / "again")
+    assert not (tmp_path / "again" / "report.json").exists()
+    read_again: list[int] = []
+    monkeypatch.setattr(pipeline_steps, "read_shard", lambda shard: (read_again.append(shard.start), read_shard(shard))[1])
+    run(inputs, shard_bytes=4000, output=tmp_path / "again")
+    assert len(read_again) == len(json.loads((tmp_path / "again" / "work" / "plan.json").read_text())["shards"]) - 3
+    assert result_of(tmp_path / "again") == result_of(inputs.output)
 
 
 def test_a_finished_cleaning_is_not_done_again(inputs):
@@ -124,9 +152,8 @@ def test_a_finished_cleaning_is_not_done_again(inputs):
 
 
 def test_what_is_switched_off_is_kept(inputs):
-    report = run(inputs, CleaningRules(skip=("pages", "repetition", "language", "quality", "length", "decontamination", "duplicates")), output=None) \
-        if not inputs.replay else run(CleaningFiles(**(vars(inputs) | {"replay": ()})), CleaningRules(
-            skip=("pages", "repetition", "language", "quality", "length", "decontamination", "duplicates")))  # fmt: skip
+    rules = CleaningRules(skip=("pages", "repetition", "language", "quality", "length", "decontamination", "duplicates"))
+    report = run(CleaningFiles(**(vars(inputs) | {"replay": ()})), rules)
     assert (report.documents_written, report.documents_read) == (19, 19)
 
 
@@ -138,13 +165,9 @@ def test_only_the_passage_goes_where_that_is_asked_for(inputs):
     assert [line["rule"] for line in lines(inputs.output / "repaired.jsonl") if line["id"] == "quiz"] == ["stem_and_answer"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(inputs, tmp_path):
-    program = """
-import sys, time
-from megatron_astro.corpus import pipeline_steps
-from tests_program import FILES, RULES
-"""
-    run(inputs, shard_bytes=1000)
+    run(inputs, shard_bytes=4000)
     expected = result_of(inputs.output)
     script = tmp_path / "slow.py"
     script.write_text(
@@ -159,22 +182,21 @@ from tests_program import FILES, RULES
         f"files = CleaningFiles(documents=(Path({str(inputs.documents[0])!r}),), output=Path({str(tmp_path / 'killed')!r}),\n"
         f"    exams=(Path({str(inputs.exams[0])!r}),), replay=(Path({str(inputs.replay[0])!r}),))\n"
         f"rules = CleaningRules(replay_fraction=0.2, skip={RULES.skip!r})\n"
-        "cleaning.clean_corpus(files, rules, shard_bytes=1000, executor='local', workers=1, slurm=SlurmConfig())\n"
+        "cleaning.clean_corpus(files, rules, shard_bytes=4000, executor='local', workers=1, slurm=SlurmConfig())\n"
     )
     marks = tmp_path / "killed" / "work" / "logs" / "1_documents" / "completions"
     process = subprocess.Popen([sys.executable, str(script)])
     deadline = time.monotonic() + 60
-    while len(list(marks.glob("*"))) < 3 and time.monotonic() < deadline:
+    while len(list(marks.glob("*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in marks.glob("*")}
-    assert 3 <= len(done) < 10
+    assert 2 <= len(done) < 6
     assert not (tmp_path / "killed" / "report.json").exists()
-    run(inputs, shard_bytes=1000, output=tmp_path / "killed")
+    run(inputs, shard_bytes=4000, output=tmp_path / "killed")
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert result_of(tmp_path / "killed") == expected
-    assert list((tmp_path / "killed").rglob("*.partial")) == [] or program
 
 
 @pytest.mark.parametrize("changed", ["options", "input", "exam"])
@@ -192,7 +214,7 @@ def test_another_cleaning_is_not_continued(inputs, changed):
 
 
 def test_what_cannot_be_cleaned_is_told(inputs, tmp_path):
-    with pytest.raises(ConfigError, match="replay names 1 files and replay_fraction is 0.0"):
+    with pytest.raises(ConfigError, match=r"replay names 1 files and replay_fraction is 0\.0"):
         run(inputs, CleaningRules())
     with pytest.raises(DataError, match="words of general text are wanted"):
         run(inputs, CleaningRules(replay_fraction=0.9))

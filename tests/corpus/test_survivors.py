@@ -70,24 +70,18 @@ def test_the_newest_version_of_the_longest_text_stays(drops, paper):
             assert drops([documents[number] for number in order], num_shards=num_shards) == found
 
 
-def test_exact_copies_are_told_apart_from_near_ones(drops, paper):
-    documents = [
-        Document(id="b", text=paper["text"]),
-        Document(id="a", text=paper["text"].upper()),
-        Document(id="c", text=paper["edited"]),
-    ]
-    assert reasons(drops(documents)) == {"b": ("exact", "c"), "a": ("exact", "c")} | {"b": ("near", "c"), "a": ("near", "c")}
-    documents = documents[:2]
+def test_exact_copies_are_told_as_such(drops, paper):
+    documents = [Document(id="b", text=paper["text"]), Document(id="a", text=paper["text"].upper())]
     assert reasons(drops(documents)) == {"b": ("exact", "a")}
     assert reasons(drops(documents, rules=ALL - {"exact"})) == {"b": ("near", "a")}
 
 
-def test_what_stands_in_a_longer_document_goes(drops, paper):
+def test_what_stands_in_a_longer_document_goes(drops, paper, make_text):
     long, short = Document(id="long", text=paper["other"] + " " + paper["text"]), Document(id="short", text=paper["short"])
     found = drops([short, long, Document(id="unrelated", text=paper["edited"][::-1])])
     assert reasons(found) == {"short": ("contained", "long")}
     assert found["short"][2] == 1.0
-    longest = Document(id="longest", text=long.text + " " + paper["other"][::-1])  # the long one stands in it in its turn
+    longest = Document(id="longest", text=long.text + " " + make_text(9, 1500))  # the long one stands in it in its turn
     assert reasons(drops([short, long, longest])) == {"short": ("contained", "longest"), "long": ("contained", "longest")}
 
 
@@ -119,13 +113,11 @@ def test_an_exams_paper_takes_its_copies_and_parts_along(drops, paper):
         Document(id="part", text=paper["short"]),
         Document(id="2402.00002", text=paper["other"]),
     ]
-    found = reasons(drops(documents, exam=("2401.00001v1", "2402.00002")))
-    assert found == {
-        "2401.00001v1": ("source_paper", "2401.00001v1"),
-        "copy": ("source_paper", "2401.00001v1"),
-        "part": ("source_paper", "2401.00001v1"),
-        "2402.00002": ("source_paper", "2402.00002"),
-    } or found | {"part": ("source_paper", "2401.00001v1")} == found | {"part": ("source_paper", "copy")}
+    found = drops(documents, exam=("2401.00001v1", "2402.00002"))
+    assert {name: rule for name, (rule, _, _) in found.items()} == {document.id: "source_paper" for document in documents}
+    causes = {name: cause for name, (_, cause, _) in found.items()}
+    assert (causes["2401.00001v1"], causes["copy"], causes["2402.00002"]) == ("2401.00001v1", "2401.00001v1", "2402.00002")
+    assert causes["part"] in ("2401.00001v1", "copy")
 
 
 def test_the_near_duplicates_among_real_papers_are_found(drops, papers):
