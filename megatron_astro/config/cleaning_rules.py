@@ -20,6 +20,7 @@ CLEANING_RULES: dict[str, dict[str, str]] = {
         "repaired_share": "removes documents of which repairs took too much",
         "duplicate_ngrams": "removes documents that keep saying the same words",
     },
+    "length": {"too_short": "removes documents below min_words", "too_long": "removes documents above max_words"},
     "language": {"other_language": "removes documents in other languages"},
     "quality": {
         "unreadable_characters": "removes documents with broken characters",
@@ -33,7 +34,6 @@ CLEANING_RULES: dict[str, dict[str, str]] = {
         "ellipsis_lines": "removes documents whose lines trail off",
         "mathematics_share": "removes documents that are nearly all formulas",
     },
-    "length": {"too_short": "removes documents below min_words", "too_long": "removes documents above max_words"},
     "decontamination": {
         "stem_and_answer": "an exam question's stem with its right option nearby",
         "short_stem_and_options": "an exam question's short stem with right and wrong options nearby",

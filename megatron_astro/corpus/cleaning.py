@@ -76,9 +76,9 @@ def document_steps(rules: CleaningRules, questions: list[Question]) -> tuple[Cle
     steps: tuple[CleaningStep, ...] = (
         PagesStep(rules.pages, skip),
         RepetitionStep(rules.repetition, skip),
+        LengthStep(rules.length, skip),
         LanguageStep(rules.language, skip),
         QualityStep(rules.quality, english="en" in rules.language.keep, skip=skip),
-        LengthStep(rules.length, skip),
         DecontaminationStep(rules.decontamination, questions, skip),
     )
     return tuple(step for step in steps if step.name not in skip)

@@ -18,6 +18,13 @@ QUESTION = {
 }  # fmt: skip
 
 
+FRENCH = (
+    "Nous présentons une étude des étoiles variables dans les amas globulaires à partir des observations du télescope spatial. Les "
+    "résultats montrent que la métallicité est faible et que la distance est de dix kiloparsecs. Nous discutons ensuite les conséquences "
+    "de cette mesure pour les modèles de formation des galaxies, et nous décrivons les erreurs possibles de la méthode."
+)
+
+
 @pytest.fixture
 def inputs(tmp_path, make_text, write_documents):
     """A corpus with one document for each step to find, general text, and an exam."""
@@ -29,7 +36,7 @@ def inputs(tmp_path, make_text, write_documents):
         {"id": "pages", "text": make_text(20) + "\n[MISSING_PAGE_FAIL:1]" * 3},
         {"id": "loops", "text": make_text(21) + " the end is near now" * 80},
         {"id": "mended", "text": make_text(22) + " the star is" * 4},
-        {"id": "french", "text": "Nous présentons une étude des étoiles variables dans les amas globulaires. " * 20},
+        {"id": "french", "text": FRENCH},
         {"id": "symbols", "text": make_text(23).replace(" ", " #@! ")},
         {"id": "short", "text": "A few words."},
         {"id": "quiz", "text": quiz},

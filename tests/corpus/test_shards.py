@@ -16,7 +16,7 @@ DOCUMENT = {
 }  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(lengths=st.lists(st.integers(0, 40), max_size=12), shard_bytes=st.integers(1, 200))
 def test_byte_ranges_hold_every_document_once_in_order(tmp_path, write_documents, lengths, shard_bytes):
     documents = [{"id": str(number), "text": "\u00e9" * length} for number, length in enumerate(lengths)]
