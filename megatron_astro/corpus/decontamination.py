@@ -18,7 +18,6 @@ from megatron_astro.corpus_records import Document
 from megatron_astro.records import Question
 
 _PARAGRAPH_GAP = re.compile(r"\n[ \t]*\n\s*")
-MAX_HITS_TOLD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +66,7 @@ class DecontaminationStep:
         if not hits:
             return Outcome(document=document)
         told = "; ".join(
-            f"question {hit.question_id} ({hit.fraction:.0%} of the stem): \u201c{shorten(hit.words)}\u201d"
-            for hit in hits[:MAX_HITS_TOLD]
+            f"question {hit.question_id} ({hit.fraction:.0%} of the stem): \u201c{shorten(hit.words)}\u201d" for hit in hits
         )
         evidence = f"{len(hits)} hit{'s' * (len(hits) > 1)}: {told}"
         if self.config.action == "document":
@@ -77,7 +75,7 @@ class DecontaminationStep:
         return Outcome(document=cleaned, repairs=tuple(replace(repair, evidence=evidence) for repair in repairs))
 
     def find_hits(self, words: Sequence[str]) -> list[Hit]:
-        """Every question in a text given as folded words."""
+        """Every place of a question in a text given as folded words."""
         hits: list[Hit] = []
         for match in self.index.find_stems(words, self.config.min_stem_fraction):
             around = self._look_around(match, words)

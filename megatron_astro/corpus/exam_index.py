@@ -101,7 +101,7 @@ class ExamIndex:
         return IndexedQuestion(**(vars(question) | {"telling": frozenset(telling)}))
 
     def find_stems(self, words: Sequence[str], min_fraction: float) -> Iterator[StemMatch]:
-        """Every question whose stem has at least `min_fraction` of its telling words in one place, at its best place."""
+        """Every place that holds at least `min_fraction` of a stem's telling words; question by question, in the order of the text."""
         codes = self._codes.encode(words)
         found: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for length, table in self._sorted.items():
@@ -109,9 +109,11 @@ class ExamIndex:
                 for number, offset in self._places[length][ngram]:
                     found[number].append((position, offset))
         for number in sorted(found):
-            match = _best_place(self.questions[number], sorted(found[number]))
-            if match.fraction >= min_fraction:
-                yield match
+            question = self.questions[number]
+            for hits in _places_apart(sorted(found[number]), 2 * len(question.stem)):
+                match = _best_place(question, hits)
+                if match.fraction >= min_fraction:
+                    yield match
 
 
 def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
@@ -121,6 +123,15 @@ def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[
     nearest = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
     positions = np.flatnonzero(table[nearest] == hashes)
     yield from zip(positions.tolist(), hashes[positions].tolist(), strict=True)
+
+
+def _places_apart(hits: list[tuple[int, int]], distance: int) -> Iterator[list[tuple[int, int]]]:
+    """Hits in the order of the text, cut where more than `distance` words lie between two."""
+    start = 0
+    for place in range(1, len(hits) + 1):
+        if place == len(hits) or hits[place][0] - hits[place - 1][0] > distance:
+            yield hits[start:place]
+            start = place
 
 
 def _best_place(question: IndexedQuestion, hits: list[tuple[int, int]]) -> StemMatch:

@@ -38,6 +38,15 @@ def test_stem_and_answer_together_are_a_hit():
     assert told(f"We ask: {STAR.question} It is {STAR.options[1]}.", skip=("stem_and_answer",)) == []
 
 
+def test_every_place_of_a_question_is_looked_at():
+    alone, answered = (
+        f"We ask: {STAR.question}" + " and so on" * 100,
+        f" {STAR.question} It is {STAR.options[1]}." + " and so on" * 100,
+    )
+    assert told(alone + answered) == [("star", "stem_and_answer")]
+    assert told(alone + answered + answered) == [("star", "stem_and_answer")] * 2
+
+
 def test_a_short_stem_needs_wrong_options_as_well():
     assert told("What is a nova? A white dwarf's outburst.") == []
     assert told("What is a nova? A new star, a white dwarf's outburst, a comet?") == [("short", "short_stem_and_options")]
