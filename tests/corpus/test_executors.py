@@ -71,7 +71,7 @@ def test_the_scripts_of_a_dry_run_do_the_work(tmp_path, cluster, clean):
     assert not cluster.exists()
     logs = tmp_path / "slurm" / "work" / "logs"
     script = (logs / "1_documents" / "launch_script.slurm").read_text()
-    for line in ("--partition=cpu", "--time=3:00:00", "--mem-per-cpu=5G", "--array=0-0%1"):
+    for line in ("--partition=cpu", "--time=3:00:00", "--mem-per-cpu=5G", "--array=0-1%1"):
         assert f"#SBATCH {line}" in script
     assert json.loads((logs / "2_duplicates" / "ranks_to_run.json").read_text()) == list(range(8))
     subprocess.run(["bash", str(logs / "submit.sh")], check=True)
