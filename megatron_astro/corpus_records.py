@@ -108,3 +108,92 @@ class DatasetRecord:
     document_ids: tuple[str, ...] = field(default=())
     inputs: tuple[InputFile, ...] = ()
     files: tuple[FileChecksums, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedDocument:
+    """A document that cleaning removed, by which rule of which step and on what evidence; a line of `removed/<step>.jsonl`."""
+
+    id: str
+    version: int
+    title: str
+    source: str
+    num_words: int
+    step: str
+    rule: str
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairedDocument:
+    """What one rule changed in a document; a line of `repaired.jsonl`."""
+
+    id: str
+    version: int
+    step: str
+    rule: str
+    times: int
+    words: int
+    """Words that went."""
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What of a clean document is told when a duplicate makes it go."""
+
+    id: str
+    version: int
+    title: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCounts:
+    """How much one shard of the input held."""
+
+    documents: int
+    words: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleExample:
+    """A document that a rule removed or repaired, and the evidence."""
+
+    document_id: str
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleReport:
+    """What one cleaning rule did; `active` is false where it was switched off."""
+
+    step: str
+    rule: str
+    meaning: str
+    active: bool
+    documents_removed: int = 0
+    words_removed: int = 0
+    documents_repaired: int = 0
+    words_repaired: int = 0
+    examples: tuple[RuleExample, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningReport:
+    """What a cleaning read, removed and wrote; `report.json` beside the clean documents."""
+
+    inputs: tuple[str, ...]
+    replay_inputs: tuple[str, ...]
+    exams: tuple[str, ...]
+    num_questions: int
+    documents_read: int
+    words_read: int
+    documents_written: int
+    words_written: int
+    replay_documents: int
+    """General documents among those written; their topic is `replay`."""
+    replay_words: int
+    documents_sha256: str
+    rules: tuple[RuleReport, ...]
+    provenance: Provenance

@@ -27,10 +27,11 @@ def parse_options(options_type: type[Options], arguments: Sequence[str]) -> Opti
 
 
 def expand_presets(arguments: Sequence[str]) -> list[str]:
-    """Replace each `--preset FILE` by the flags the file holds, moved before all other flags."""
+    """Replace each `--preset FILE` by the flags the file holds, moved before all other flags; arguments before any flag stay in front."""
+    num_leading = next((place for place, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     preset_flags: list[str] = []
     own_flags: list[str] = []
-    remaining = iter(arguments)
+    remaining = iter(arguments[num_leading:])
     for argument in remaining:
         if argument == "--preset":
             preset_flags += preset_to_flags(Path(next(remaining, "")))
@@ -38,7 +39,7 @@ def expand_presets(arguments: Sequence[str]) -> list[str]:
             preset_flags += preset_to_flags(Path(argument.partition("=")[2]))
         else:
             own_flags.append(argument)
-    return preset_flags + own_flags
+    return [*arguments[:num_leading], *preset_flags, *own_flags]
 
 
 def preset_to_flags(path: Path) -> list[str]:

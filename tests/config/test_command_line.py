@@ -41,6 +41,12 @@ def test_flags_given_beside_a_preset_win_wherever_they_stand(preset):
         assert parse_options(Options, arguments) == Options(rate=2.0, section=Section(size=9, names=("a b", "c"), on=True))
 
 
+def test_arguments_without_a_flag_are_no_part_of_a_presets_list(tmp_path):
+    path = tmp_path / "preset.toml"
+    path.write_text('names = ["a", "b"]\n')
+    assert expand_presets(["file", "--preset", str(path), "--rate", "1"]) == ["file", "--names", "a", "b", "--rate", "1"]
+
+
 def test_what_is_written_reads_back_the_same(tmp_path):
     options = Options(rate=1e-8, label='quoted "name" \\ ok\n\x7f Grüße', section=Section(names=("x",), on=True))
     path = tmp_path / "resolved.toml"

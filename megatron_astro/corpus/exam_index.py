@@ -1,0 +1,170 @@
+"""Where exam questions stand in a text: an index of the stems' word n-grams, and the search for the options around them.
+
+An n-gram that several questions share ("which of the following is") tells nothing and is left out, so that only a stem's telling words
+count. A stem without telling words is looked for together with its options, as one text.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_astro.corpus.words import WordCodes, folded_words, ngram_hashes
+from megatron_astro.records import LETTERS, Question
+
+MAX_LITERAL_OPTION_WORDS = 3
+MIN_LONE_STEM_WORDS = 4  # a shorter stem ("The Sun is") is looked for with its options
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedQuestion:
+    """A question as folded words: stem and options; `telling` are the stem positions that some telling n-gram covers."""
+
+    id: str
+    stem: tuple[str, ...]
+    right_option: tuple[str, ...]
+    wrong_options: tuple[tuple[str, ...], ...]
+    telling: frozenset[int]
+    ngram_words: int
+    with_options: bool
+    """Whether `stem` holds the options too, having no telling words of its own."""
+
+    @property
+    def num_option_words(self) -> int:
+        """Words of all the options."""
+        return len(self.right_option) + sum(map(len, self.wrong_options))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemMatch:
+    """A stem in a text: words [first, end) hold this fraction of its telling words."""
+
+    question: IndexedQuestion
+    first: int
+    end: int
+    fraction: float
+
+
+class ExamIndex:
+    """Finds the stems of questions in texts given as folded words."""
+
+    def __init__(self, questions: Sequence[Question], ngram_words: int, max_ngram_questions: int) -> None:
+        self._codes = WordCodes()
+        self.questions = self._index_questions(questions, ngram_words, max_ngram_questions)
+        places: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for number, question in enumerate(self.questions):
+            for offset, ngram in self._ngrams(question.stem, question.ngram_words):
+                if question.telling.issuperset(range(offset, offset + question.ngram_words)):
+                    places[question.ngram_words][ngram].append((number, offset))
+        self._places = {length: dict(table) for length, table in places.items()}
+        self._sorted = {length: np.array(sorted(table), dtype=np.uint64) for length, table in self._places.items()}
+
+    def _ngrams(self, words: Sequence[str], length: int) -> Iterator[tuple[int, int]]:
+        return enumerate(ngram_hashes(self._codes.encode(words), length).tolist())
+
+    def _index_questions(self, questions: Sequence[Question], longest: int, most: int) -> list[IndexedQuestion]:
+        plain = [self._read_question(question, longest, with_options=False) for question in questions]
+        joined = [self._read_question(question, longest, with_options=True) for question in questions]
+        sharing: dict[tuple[int, int], set[tuple[tuple[str, ...], ...]]] = defaultdict(set)
+        for question in plain:
+            for _, ngram in self._ngrams(question.stem, question.ngram_words):
+                sharing[question.ngram_words, ngram].add((question.stem, question.right_option))
+        boilerplate = {key for key, sharers in sharing.items() if len(sharers) > most}
+        indexed: list[IndexedQuestion] = []
+        for alone, whole in zip(plain, joined, strict=True):
+            chosen = self._with_telling(alone, boilerplate)
+            if not chosen.telling or len(chosen.stem) < MIN_LONE_STEM_WORDS:
+                chosen = self._with_telling(whole, boilerplate)
+            if chosen.telling:
+                indexed.append(chosen)
+        return indexed
+
+    def _read_question(self, question: Question, longest: int, *, with_options: bool) -> IndexedQuestion:
+        options = {letter: tuple(folded_words(text)) for letter, text in zip(LETTERS, question.options, strict=True)}
+        stem = tuple(folded_words(question.question))
+        if with_options:
+            stem += tuple(word for option in options.values() for word in option)
+        return IndexedQuestion(
+            id=question.id, stem=stem, right_option=options[question.answer],
+            wrong_options=tuple(words for letter, words in options.items() if letter != question.answer),
+            telling=frozenset(), ngram_words=max(min(longest, len(stem)), 1), with_options=with_options,
+        )  # fmt: skip
+
+    def _with_telling(self, question: IndexedQuestion, boilerplate: set[tuple[int, int]]) -> IndexedQuestion:
+        length = question.ngram_words
+        telling: set[int] = set()
+        for offset, ngram in self._ngrams(question.stem, length):
+            if (length, ngram) not in boilerplate:
+                telling.update(range(offset, offset + length))
+        return IndexedQuestion(**(vars(question) | {"telling": frozenset(telling)}))
+
+    def find_stems(self, words: Sequence[str], min_fraction: float) -> Iterator[StemMatch]:
+        """Every place that holds at least `min_fraction` of a stem's telling words; question by question, in the order of the text."""
+        codes = self._codes.encode(words)
+        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for length, table in self._sorted.items():
+            for position, ngram in _members(ngram_hashes(codes, length), table):
+                for number, offset in self._places[length][ngram]:
+                    found[number].append((position, offset))
+        for number in sorted(found):
+            question = self.questions[number]
+            for hits in _places_apart(sorted(found[number]), 2 * len(question.stem)):
+                match = _best_place(question, hits)
+                if match.fraction >= min_fraction:
+                    yield match
+
+
+def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Positions and values of the hashes that are in a sorted table."""
+    if len(table) == 0:
+        return
+    nearest = np.minimum(np.searchsorted(table, hashes), len(table) - 1)
+    positions = np.flatnonzero(table[nearest] == hashes)
+    yield from zip(positions.tolist(), hashes[positions].tolist(), strict=True)
+
+
+def _places_apart(hits: list[tuple[int, int]], distance: int) -> Iterator[list[tuple[int, int]]]:
+    """Hits in the order of the text, cut where more than `distance` words lie between two."""
+    start = 0
+    for place in range(1, len(hits) + 1):
+        if place == len(hits) or hits[place][0] - hits[place - 1][0] > distance:
+            yield hits[start:place]
+            start = place
+
+
+def _best_place(question: IndexedQuestion, hits: list[tuple[int, int]]) -> StemMatch:
+    """The place that holds most of a stem: a window of one and a half stems slides over the hits (position, offset in the stem)."""
+    reach = len(question.stem) * 3 // 2
+    length = question.ngram_words
+    best: tuple[int, int, int] = (0, 0, 0)
+    first = 0
+    for last in range(len(hits)):
+        while hits[last][0] - hits[first][0] > reach:
+            first += 1
+        covered: set[int] = set()
+        for _, offset in hits[max(first, last - len(question.stem)) : last + 1]:
+            covered.update(range(offset, offset + length))
+        if len(covered) > best[0]:
+            best = (len(covered), hits[first][0], hits[last][0] + length)
+    return StemMatch(question=question, first=best[1], end=best[2], fraction=best[0] / len(question.telling))
+
+
+def words_up_to_option(option: Sequence[str], stretch: Sequence[str], min_fraction: float, ignored: frozenset[str]) -> int | None:
+    """How many words of a stretch it takes to hold an option: word for word if it is short, else most of its words; None: it does not."""
+    if not option:
+        return None
+    if len(option) <= MAX_LITERAL_OPTION_WORDS:
+        for end in range(len(option), len(stretch) + 1):
+            if tuple(stretch[end - len(option) : end]) == tuple(option):
+                return end
+        return None
+    wanted = set(option) - ignored or set(option)
+    found: set[str] = set()
+    for position, word in enumerate(stretch, start=1):
+        if word in wanted:
+            found.add(word)
+            if len(found) >= min_fraction * len(wanted):
+                return position
+    return None

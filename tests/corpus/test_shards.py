@@ -1,0 +1,86 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from megatron_astro.corpus.shards import cut_shards, find_files, read_shard
+from megatron_astro.errors import DataError
+
+DOCUMENT = {
+    "id": "a", "text": "A star.", "categories": ["astro-ph.SR"], "version": 2,
+    "sections": [{"kind": "abstract", "heading": "", "text": "A star."}],
+}  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(lengths=st.lists(st.integers(0, 40), max_size=12), shard_bytes=st.integers(1, 200))
+def test_byte_ranges_hold_every_document_once_in_order(tmp_path, write_documents, lengths, shard_bytes):
+    documents = [{"id": str(number), "text": "\u00e9" * length} for number, length in enumerate(lengths)]
+    path = write_documents(tmp_path / "documents.jsonl", documents)
+    shards = cut_shards([path], "corpus", shard_bytes)
+    assert [document.id for shard in shards for document in read_shard(shard)] == [document["id"] for document in documents]
+
+
+def test_all_kinds_of_files_read_the_same(tmp_path, write_documents):
+    write_documents(tmp_path / "b.jsonl", [DOCUMENT])
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as stream:
+        stream.write("\n" + json.dumps(DOCUMENT) + "\n")
+    pq.write_table(pa.Table.from_pylist([DOCUMENT | {"title": None}]), tmp_path / "c.parquet")
+    (tmp_path / "notes.txt").write_text("no documents")
+    files = find_files([tmp_path])
+    assert [path.name for path in files] == ["a.jsonl.gz", "b.jsonl", "c.parquet"]
+    first, *others = [document for shard in cut_shards(files, "corpus", 1000) for document in read_shard(shard)]
+    assert len(others) == 2
+    assert others[0] == others[1] == first
+    assert (first.version, first.sections[0].kind) == (2, "abstract")
+
+
+def test_general_text_is_marked(tmp_path, write_documents):
+    path = write_documents(tmp_path / "general.jsonl", [DOCUMENT | {"split": "heldout", "topic": "x", "source": "web"}])
+    (document,) = read_shard(cut_shards([path], "replay", 1000)[0])
+    assert (document.topic, document.split, document.source) == ("replay", "train", "web")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("d.jsonl", b'{"id": "a", "text": "x"}\n\n{"id": "b"}\n', "line 3: not a Document: Object missing required field `text`"),
+        ("d.jsonl", b'{"id": "a", "text": "\xe9"}\n', "line 1: not a Document"),
+        ("d.jsonl", b'{"id": "", "text": "x"}\n', "line 1: the id is empty"),
+        ("d.jsonl.gz", gzip.compress(b'{"id": "a", "text": "x"}\n[]\n'), "line 2: not a Document"),
+        ("d.jsonl.gz", gzip.compress(b'{"id": "a", "text": "x"}\n' * 99)[:40], "is not a whole gzip file"),
+        ("d.jsonl.gz", b"plain", "is not a whole gzip file"),
+        ("d.parquet", b"plain", "is not a Parquet file"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, text):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=text) as caught:
+        _ = [list(read_shard(shard)) for shard in cut_shards([path], "corpus", 1000)]
+    assert str(path) in str(caught.value)
+
+
+def test_a_bad_parquet_row_is_named(tmp_path):
+    pq.write_table(pa.Table.from_pylist([{"id": "a"}]), tmp_path / "d.parquet")
+    (shard,) = cut_shards([tmp_path / "d.parquet"], "corpus", 1000)
+    with pytest.raises(DataError, match="row group 0, row 0: not a Document: Object missing required field `text`"):
+        list(read_shard(shard))
+
+
+def test_names_that_lead_to_no_documents_are_named(tmp_path, write_documents):
+    path = write_documents(tmp_path / "documents.jsonl", [DOCUMENT])
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for paths, text in (
+        ([tmp_path / "none"], "does not exist"),
+        ([tmp_path / "empty"], "holds no file of documents"),
+        ([tmp_path / "notes.txt"], "is no file of documents by its name"),
+        ([path, tmp_path], "is named twice"),
+    ):
+        with pytest.raises(DataError, match=text):
+            find_files(paths)
