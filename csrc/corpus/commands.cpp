@@ -43,7 +43,7 @@ void add_skipped(Commands& commands) {
       "newfloat  setkeys    SetWatermarkText   ");
   add(commands, Action::skip, "mmm", "addcontentsline definecolor DeclareFontFamily   doiinfo");
   add(commands, Action::skip, "mmmm", "DeclareSymbolFont DeclareMathSymbol  ");
-  add(commands, Action::skip, "mmmmm", "DeclareMathAlphabet SetMathAlphabet SetSymbolFont DeclareFontShape");
+  add(commands, Action::skip, "mmmmm", "patchcmd xpatchcmd DeclareMathAlphabet SetMathAlphabet SetSymbolFont DeclareFontShape");
   add(commands, Action::skip, "om",
       "author affil affiliation address altaffiliation institution thanks  footnote footnotetext endnote todo marginpar "
       "includepdf  missingfigure listofchanges  authors degrees affiliations correspondingemail "
@@ -190,7 +190,7 @@ void add_programming(Commands& commands) {
   add(commands, Action::ensure_maths, "", "ensuremath");
   add(commands, Action::xspace, "", "xspace");
   add(commands, Action::tex_or_pdf, "", "texorpdfstring");
-  add(commands, Action::skip, "mm", "@ifpackageloaded IfFileExists  newread");
+  add(commands, Action::skip, "mm", "apptocmd pretocmd @ifpackageloaded IfFileExists  newread");
   add(commands, Action::skip, "m", "write18 special typeout message   ");
 }
 

@@ -134,6 +134,7 @@ void LatexReader::unknown_command(const std::string& name) {
     if (!hidden()) writer().put_command(name);
     return;
   }
+  if (name == "@" && !input_.at_end()) input_.read_name();  // a package's own command where it cannot be one
   input_.skip_space_after_name();
   if (!input_.at_end() && input_.current() == '[') input_.read_bracketed();
 }

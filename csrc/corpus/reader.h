@@ -64,6 +64,7 @@ class LatexReader {
   void accent(std::string_view mark);
   void item();
   void citation(char style);
+  void url();
   void xspace();
   void verb();
   void if_x();

@@ -43,7 +43,7 @@ bool LatexReader::act_on_structure(Action action, const Command& known, const st
     case Action::paragraph_heading: heading_in_line(); return true;
     case Action::title: title(); return true;
     case Action::abstract: abstract_command(); return true;
-    case Action::document_class: input_.read_bracketed(); paper_.document_class = input_.read_argument(); input_.read_bracketed(); return true;
+    case Action::document_class: input_.read_bracketed(); paper_.document_class = render(input_.read_argument()); return true;
     case Action::caption: caption(); return true;
     case Action::begin: begin_environment(); return true;
     case Action::end: end_environment(); return true;
@@ -122,7 +122,7 @@ bool LatexReader::act_on_text(Action action, const Command& known, const std::st
     }
     case Action::xspace: xspace(); return true;
     case Action::verb: verb(); return true;
-    case Action::url: put(input_.read_verbatim_group().value_or("")); return true;
+    case Action::url: url(); return true;
     default: return false;
   }
 }
@@ -168,6 +168,12 @@ void LatexReader::citation(char style) {
   const std::string after = without_marks(render(second ? *second : first.value_or("")));
   const std::string before = second ? without_marks(render(*first)) : "";
   if (!keys.empty()) put(References::citation_mark(style, without_marks(keys), before, after));
+}
+
+// A URL is kept as written, but for macros an author built it with.
+void LatexReader::url() {
+  std::string address = input_.read_verbatim_group().value_or("");
+  put(address.find('\\') == std::string::npos ? address : render(std::move(address)));
 }
 
 // A space unless what follows shows that none is wanted, as the package xspace decides.

@@ -194,7 +194,13 @@ const std::string* LatexReader::find_file(std::string name, std::string_view ext
       return &file->second;
     }
   }
-  return nullptr;
+  if (name.empty()) return nullptr;
+  const std::string ending = "/" + name + std::string(extension);  // the paper's own search path is not known: any folder will do
+  const std::string* best = nullptr;
+  for (const auto& [path, text] : files_) {
+    if (path.ends_with(ending) && (best == nullptr || path < found)) best = &text, found = path;
+  }
+  return best;
 }
 
 void LatexReader::open_file(const std::string& name) {
