@@ -70,6 +70,14 @@ class CorpusRecord:
     documents_sha256: str
     provenance: Provenance
 
+    def summary(self) -> str:
+        """The counts in one sentence."""
+        rules = ", ".join(f"{rule} {count}" for rule, count in self.rejects.items())
+        return (
+            f"{self.num_documents} documents of {self.num_papers} papers, {self.num_words} words; "
+            f"{self.num_rejects} rejects{f' ({rules})' if rules else ''}."
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:

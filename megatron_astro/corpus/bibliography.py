@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 
 ENTRY = re.compile(rb"^\s*@\s*(?!comment|string|preamble)\w+\s*[{(]\s*([^\s,]+)\s*,", re.IGNORECASE | re.MULTILINE)
-AUTHOR = re.compile(rb"^\s*(?:author|editor|collaboration)\s*=\s*[{\"](.{1,4000}?)[}\"]\s*,?\s*$", re.IGNORECASE | re.MULTILINE | re.DOTALL)
+AUTHOR = re.compile(
+    rb"^\s*(?:author|editor|collaboration)\s*=\s*[{\"](.{1,4000}?)[}\"]\s*,?\s*$", re.IGNORECASE | re.MULTILINE | re.DOTALL
+)
 YEAR = re.compile(rb"^\s*(?:year|date)\s*=\s*[{\"]?\s*(\d{4})", re.IGNORECASE | re.MULTILINE)
 MAX_ENTRY_BYTES = 20_000
 MOST_NAMED = 2

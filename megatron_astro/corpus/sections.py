@@ -15,7 +15,9 @@ KINDS: tuple[tuple[SectionKind, re.Pattern[str]], ...] = (
     ("appendix", re.compile(r"^(?:appendi(?:x|ces)|supplement\w*|supporting (?:information|material))\b", re.IGNORECASE)),
     (
         "conclusion",
-        re.compile(r"\b(?:conclusions?|concluding|conclude)\b|^(?:brief )?summary\b|\bsummary$|^(?:future )?outlook\b", re.IGNORECASE),
+        re.compile(
+            r"\b(?:conclusions?|concluding|conclude)\b|^(?:brief )?summary\b|\bsummary$|^(?:future )?outlook\b", re.IGNORECASE
+        ),
     ),
     ("introduction", re.compile(r"^introduct(?:ion|ory)\b|^statement of need$|\bintroduction$", re.IGNORECASE)),
     ("discussion", re.compile(r"\bdiscussions?\b", re.IGNORECASE)),
@@ -72,9 +74,13 @@ def classify(sections: Sequence[RawSection]) -> list[ClassifiedSection]:
     return classified
 
 
-def select(sections: Sequence[ClassifiedSection], selection: Selection, patterns: Sequence[re.Pattern[str]]) -> tuple[Section, ...]:
+def select(
+    sections: Sequence[ClassifiedSection], selection: Selection, patterns: Sequence[re.Pattern[str]]
+) -> tuple[Section, ...]:
     """The sections that a selection takes, the abstract first; a heading without text goes with the section it leads to."""
-    chosen = [item.section for item in sections if _is_chosen(item, selection, patterns) and (item.section.text or item.section.heading)]
+    chosen = [
+        item.section for item in sections if _is_chosen(item, selection, patterns) and (item.section.text or item.section.heading)
+    ]
     chosen.sort(key=lambda section: section.kind != "abstract")
     return tuple(section for index, section in enumerate(chosen) if section.text or _leads(chosen, index))
 
