@@ -15,7 +15,7 @@ class LatexSection:
     def text(self) -> str: ...
 
 class LatexPaper:
-    """What was read: `missing_files` are those that \\input names and the paper lacks; refused expansions nested too deep."""
+    r"""What was read: `missing_files` are those that \input names and the paper lacks; refused expansions nested too deep."""
 
     @property
     def title(self) -> str: ...

@@ -21,55 +21,56 @@ void add_skipped(Commands& commands) {
   add(commands, Action::skip, "m",
       "thispagestyle pagestyle pagenumbering bibliographystyle nocite email ead homepage urladdr submitted received revised accepted "
       "date keywords pacs preprint shorttitle shortauthor shortauthors titlerunning authorrunning slugcomment offprints offprint journal "
-      "journalinfo volume issue year pubyear lefthead righthead leftheadtext correspondingauthor collaboration nocollaboration "
-      "altaffilmark  orcidlink orcid aiOrcid orcidauthor jid jnlcitation cpright slugger hyphenation index glossary "
-      "graphicspath DeclareGraphicsExtensions usetikzlibrary pgfplotsset hypersetup lstset sisetup captionsetup  "
-      "AtBeginDocument AtEndDocument  linespread setstretch     "
-      "value arabic roman Roman alph Alph fnsymbol  software facility facilities     "
+      "journalinfo pubyear lefthead righthead leftheadtext correspondingauthor collaboration nocollaboration "
+      "altaffilmark orcidlink orcid aiOrcid orcidauthor jid jnlcitation cpright slugger hyphenation index glossary "
+      "graphicspath DeclareGraphicsExtensions usetikzlibrary pgfplotsset hypersetup lstset sisetup captionsetup "
+      "AtBeginDocument AtEndDocument linespread setstretch "
+      "arabic roman Roman alph Alph fnsymbol software facility facilities "
       "newcounter refstepcounter stepcounter usecounter newlength newsavebox usebox newdimen newcount newskip newbox newtoks newwrite "
-      " phantom hphantom vphantom  subjectheadings subjclass copyrightyear doi DOI pubdate "
-      "authorcontributions funding conflictsofinterest institutionalreview informedconsent dataavailability  firstpage "
+      "phantom hphantom vphantom subjectheadings subjclass copyrightyear doi DOI pubdate "
+      "authorcontributions funding conflictsofinterest institutionalreview informedconsent dataavailability firstpage "
       "lastpage articlenumber externaleditor datereceived dateaccepted datepublished subtitle dedicated tracingmacros watermark "
       "addbibresource titlenote subtitlenote authornote authornotemark marginnote sidenote nodetext setdefaultlanguage "
       "setmainfont setcitestyle shorthandoff shorthandon authoremail authoraddr thispagestyle correspondence corref cortext fntext "
-      "fnref tnotetext tnoteref nonumnote  reportnum PACS MSC JEL CDS institute offprintsname  color pagecolor "
-      "    svnInfo svnidlong rcsInfo");
-  add(commands, Action::skip, "o", " pagebreak nopagebreak linebreak nolinebreak  listoftodos");
-  add(commands, Action::skip, "*m", "vspace hspace addvspace enlargethispage ");
+      "fnref tnotetext tnoteref nonumnote reportnum PACS MSC JEL CDS institute offprintsname "
+      "svnInfo svnidlong rcsInfo");
+  add(commands, Action::skip, "o", "pagebreak nopagebreak linebreak nolinebreak listoftodos");
+  add(commands, Action::skip, "*m", "vspace hspace addvspace enlargethispage");
   add(commands, Action::skip, "mm",
       "altaffiltext setcounter addtocounter addtolength setlength settowidth settoheight settodepth addtocontents sbox fontsize "
-      "   numberwithin counterwithin colorlet   pagerange "
-      " newsubfloat   labelformat DeclareUnicodeCharacter  captionof  "
-      "newfloat  setkeys    SetWatermarkText   ");
-  add(commands, Action::skip, "mmm", "addcontentsline definecolor DeclareFontFamily   doiinfo");
-  add(commands, Action::skip, "mmmm", "DeclareSymbolFont DeclareMathSymbol  ");
+      "numberwithin counterwithin colorlet pagerange "
+      "newsubfloat labelformat DeclareUnicodeCharacter captionof "
+      "newfloat setkeys SetWatermarkText");
+  add(commands, Action::skip, "mmm", "addcontentsline definecolor DeclareFontFamily doiinfo");
+  add(commands, Action::skip, "mmmm", "DeclareSymbolFont DeclareMathSymbol");
   add(commands, Action::skip, "mmmmm", "patchcmd xpatchcmd DeclareMathAlphabet SetMathAlphabet SetSymbolFont DeclareFontShape");
   add(commands, Action::skip, "om",
-      "author affil affiliation address altaffiliation institution thanks  footnote footnotetext endnote todo marginpar "
-      "includepdf  missingfigure listofchanges  authors degrees affiliations correspondingemail "
-      "institutional  floatstyle restylefloat inst   orgdiv orgname orgaddress city country state "
-      "postcode street runauthor runtitle equalcont   setlist tikzset tcbset mdfsetup  fnmark");
-  add(commands, Action::skip, "*oom", "includegraphics  epsfig psfig plotone epsffile epsfbox  BoxedEPSF");
+      "author affil affiliation address altaffiliation institution thanks footnote footnotetext endnote todo marginpar "
+      "includepdf missingfigure listofchanges authors degrees affiliations correspondingemail "
+      "institutional floatstyle restylefloat orgdiv orgname orgaddress "
+      "runauthor runtitle equalcont setlist tikzset tcbset mdfsetup fnmark");
+  add(commands, Action::skip, "*oom", "includegraphics epsfig psfig plotone epsffile epsfbox BoxedEPSF");
+  add(commands, Action::skip, "om", "inst city country state postcode street", true);
+  add(commands, Action::skip, "m", "volume issue year value", true);
   add(commands, Action::skip, "mm", "plottwo");
   add(commands, Action::skip, "mmmmmmm", "plotfiddle");
-  add(commands, Action::skip, "*m", " titlespacing captionsetup");
-  add(commands, Action::skip, "omm", "rotatebox scalebox    savebox");
-  add(commands, Action::skip, "mommo", "");
+  add(commands, Action::skip, "*m", "titlespacing captionsetup");
+  add(commands, Action::skip, "omm", "rotatebox scalebox savebox");
   add(commands, Action::skip, "mom", "newcolumntype");
   add(commands, Action::skip, "*momo", "newtheorem");
   add(commands, Action::skip, "*mommmm", "titleformat");
   add(commands, Action::skip, "oo", "makebox framebox");
   add(commands, Action::skip, "oom", "parbox");
   add(commands, Action::skip, "moo", "raisebox");
-  add(commands, Action::skip, "om", "textcolor  ");
+  add(commands, Action::skip, "om", "textcolor color pagecolor");
   add(commands, Action::skip, "omm", "rule");
-  add(commands, Action::skip, "o", "footnotemark tnotemark   ");
-  add(commands, Action::skip, "m", "colorbox hypertarget hyperlink  foreignlanguage selectlanguage ptsize ");
+  add(commands, Action::skip, "o", "footnotemark tnotemark");
+  add(commands, Action::skip, "m", "colorbox hypertarget hyperlink foreignlanguage selectlanguage ptsize");
   add(commands, Action::skip, "o", "hyperref");
-  add(commands, Action::skip, "m", " cline cmidrule  bibinfo bibfield   markright");
+  add(commands, Action::skip, "m", "cline cmidrule bibinfo bibfield markright");
   add(commands, Action::skip, "mm", "markboth fcolorbox");
   add(commands, Action::skip, "v", "href");
-  add(commands, Action::skip, "", "nonumber notag allowbreak protect relax leavevmode  hfill");
+  add(commands, Action::skip, "", "nonumber notag allowbreak protect relax leavevmode hfill");
 }
 
 void add_symbols(Commands& commands) {
@@ -147,12 +148,12 @@ void add_structure(Commands& commands) {
   add(commands, Action::verb, "", "verb lstinline mintinline");
   add(commands, Action::url, "", "url path nolinkurl");
   add(commands, Action::text_in_maths, "",
-      "text mbox hbox textrm textit textbf textsf texttt textsc textsl textnormal textup emph intertext shortintertext fbox ");
+      "text mbox hbox textrm textit textbf textsf texttt textsc textsl textnormal textup emph intertext shortintertext fbox");
 }
 
 void add_references(Commands& commands) {
-  add(commands, Action::citation, "t", "cite citet citet* Citet textcite citen onlinecite shortcite newcite  citealtt");
-  add(commands, Action::citation, "p", "citep Citep parencite autocite footcite   supercite");
+  add(commands, Action::citation, "t", "cite citet citet* Citet textcite citen onlinecite shortcite newcite citealtt");
+  add(commands, Action::citation, "p", "citep Citep parencite autocite footcite supercite");
   add(commands, Action::citation, "b", "citealt citealp Citealt Citealp");
   add(commands, Action::citation, "a", "citeauthor Citeauthor citeauthor* citefullauthor");
   add(commands, Action::citation, "y", "citeyear citeyearpar citeyearNP citenum");
@@ -181,6 +182,8 @@ void add_programming(Commands& commands) {
   add(commands, Action::if_x, "", "ifx");
   add(commands, Action::if_maths, "", "ifmmode");
   add(commands, Action::if_then_else, "", "ifthenelse");
+  add(commands, Action::if_next, "", "@ifnextchar kernel@ifnextchar");
+  add(commands, Action::if_star, "", "@ifstar");
   add(commands, Action::else_branch, "", "else or");
   add(commands, Action::skip, "", "fi global long outer expandafter noexpand unexpanded begingroup endgroup bgroup egroup ignorespaces "
       "immediate futurelet");
@@ -190,8 +193,8 @@ void add_programming(Commands& commands) {
   add(commands, Action::ensure_maths, "", "ensuremath");
   add(commands, Action::xspace, "", "xspace");
   add(commands, Action::tex_or_pdf, "", "texorpdfstring");
-  add(commands, Action::skip, "mm", "apptocmd pretocmd @ifpackageloaded IfFileExists  newread");
-  add(commands, Action::skip, "m", "write18 special typeout message   ");
+  add(commands, Action::skip, "mm", "apptocmd pretocmd @ifpackageloaded IfFileExists newread");
+  add(commands, Action::skip, "m", "write18 special typeout message");
 }
 
 Commands build_commands() {

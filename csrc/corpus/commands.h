@@ -14,6 +14,7 @@ enum class Action {
   section, appendix, back_matter, title, abstract, document_class, caption, item, paragraph_heading,
   begin, end, input, import, bibliography, package, endinput, bibitem, citation, reference, label,
   new_command, new_environment, define, let, operator_name, new_if, conditional, if_false, if_true, if_x, if_maths, if_then_else,
+  if_next, if_star,
   else_branch, csname, at_letter, at_other, ensure_maths, xspace, text_in_maths, verb, url, paragraph, line_break, dimension,
   open_maths, close_maths, tex_or_pdf,
 };

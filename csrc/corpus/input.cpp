@@ -36,10 +36,11 @@ void Input::spend(std::size_t bytes) {
   require(work_bytes_ <= max_work_bytes_, "its macros and arguments need more than the ", max_work_bytes_, " bytes of work allowed");
 }
 
-void Input::push(std::string text) {
+void Input::push(std::string text, bool at_letter) {
   spend(text.size());
   if (text.empty()) return;
   frames_.emplace_back();
+  frames_.back().at_is_letter = at_letter;
   frames_.back().owned = std::move(text);
   frames_.back().text = frames_.back().owned;
 }
@@ -102,7 +103,7 @@ bool Input::is_open(std::string_view file) const {
   return false;
 }
 
-bool Input::is_letter(char c) const { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c == '@' && at_is_letter); }
+bool Input::is_letter(char c) const { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c == '@' && (at_is_letter || frames_.back().at_is_letter)); }
 
 std::string Input::read_name() {
   if (at_end()) return {};
@@ -283,8 +284,11 @@ bool Input::skip_branch() {
     advance(1);
     const std::string name = read_name();
     if (name == "fi") {
-      if (level-- == 0) return false;
+      if (level-- > 0) continue;
+      skip_space_after_name();
+      return false;
     } else if (name == "else" && level == 0) {
+      skip_space_after_name();
       return true;
     } else if (name == "newif" && !at_end() && current() == '\\') {
       advance(1);
@@ -315,8 +319,9 @@ void Input::skip_dimension() {
     skip(" ");
     if (text.substr(i).starts_with(word)) i += word.size();
   }
+  skip(" ");
   advance(i);
-  for (const std::string_view word : {" plus", " minus"}) {
+  for (const std::string_view word : {"plus", "minus"}) {
     if (rest().starts_with(word)) {
       advance(word.size());
       skip_dimension();

@@ -13,7 +13,7 @@ class Input {
  public:
   explicit Input(int64_t max_work_bytes) : max_work_bytes_(max_work_bytes) {}
 
-  void push(std::string text);
+  void push(std::string text, bool at_letter = false);
   void push_file(std::string_view name, std::string_view text);
   void push_barrier(std::string text);  // at_end() holds at its end, until pop_barrier()
   void pop_barrier();
@@ -56,6 +56,7 @@ class Input {
     std::size_t position = 0;
     std::string_view file;
     bool barrier = false;
+    bool at_is_letter = false;
   };
 
   std::optional<std::string> read_balanced(char open, char close, bool comments);

@@ -16,6 +16,15 @@ bool ends_with_control_word(std::string_view text) {
   return i < text.size() && i > 0 && text[i - 1] == '\\';
 }
 
+bool holds_command(std::string_view text, const std::string& name) {
+  const std::string command = "\\" + name;
+  for (std::size_t i = text.find(command); i != std::string_view::npos; i = text.find(command, i + 1)) {
+    const std::size_t end = i + command.size();
+    if (end == text.size() || !is_letter(text[end])) return true;
+  }
+  return false;
+}
+
 // Where the parameters of \def\name#1,#2. stand: the texts before, between and after them.
 std::vector<std::string> parse_delimiters(std::string_view parameters) {
   std::vector<std::string> delimiters(1);
@@ -88,6 +97,7 @@ void Macros::read_new_command(Input& input, bool keep_existing) {
   macro.num_parameters = read_num_parameters(input);
   if (macro.num_parameters > 0) macro.first_default = input.read_bracketed();
   macro.body = input.read_argument();
+  macro.at_is_letter = input.at_is_letter;
   if (!keep_existing || (find(name) == nullptr && find_command(name) == nullptr)) set(name, std::move(macro));
 }
 
@@ -102,9 +112,10 @@ void Macros::read_definition(Input& input) {
   macro.num_parameters = static_cast<int>(macro.delimiters.size()) - 1;
   input.advance(end);
   auto body = input.read_group();
-  const bool calls_itself = body && body->find("\\" + name) != std::string::npos && macro.num_parameters == 0;  // an \edef
+  const bool calls_itself = body && macro.num_parameters == 0 && holds_command(*body, name);  // an \edef
   if (!body || calls_itself || macro.num_parameters > kMostParameters) return;
   macro.body = std::move(*body);
+  macro.at_is_letter = input.at_is_letter;
   set(name, std::move(macro));
 }
 

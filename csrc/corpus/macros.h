@@ -16,6 +16,7 @@ struct Macro {
   std::optional<std::string> first_default;  // the first argument is optional
   std::vector<std::string> delimiters;       // num_parameters + 1 texts around the arguments; empty: none
   std::string body;
+  bool at_is_letter = false;                 // in the body, as where it was defined
   std::string alias_of;                      // \let to a command of the reader
 };
 

@@ -99,8 +99,9 @@ void LatexReader::quote_or_dash(char c) {
 // At a backslash: a macro of the author, a command the reader knows, or one it does not.
 void LatexReader::command() {
   input_.advance(1);
-  const std::string name = input_.read_name();
+  std::string name = input_.read_name();
   if (name.empty()) return;
+  if (name == "@" && !input_.at_end() && std::isalpha(static_cast<unsigned char>(input_.current())) != 0) name += input_.read_name();
   if (const Macro* macro = macros_.find(name); macro != nullptr) {
     if (macro->alias_of.empty()) return expand(*macro, name);
     const Command* original = find_command(macro->alias_of);
@@ -120,13 +121,14 @@ void LatexReader::expand(const Macro& macro, const std::string& name) {
     ++paper_.num_refused_expansions;
     return;
   }
+  const bool macro_at_is_letter = macro.at_is_letter;
   auto text = Macros::expand(macro, input_);
   if (!text) {
     ++paper_.num_refused_expansions;
     return;
   }
   input_.at_end();
-  input_.push(std::move(*text));
+  input_.push(std::move(*text), macro_at_is_letter);
 }
 
 void LatexReader::unknown_command(const std::string& name) {
@@ -134,7 +136,6 @@ void LatexReader::unknown_command(const std::string& name) {
     if (!hidden()) writer().put_command(name);
     return;
   }
-  if (name == "@" && !input_.at_end()) input_.read_name();  // a package's own command where it cannot be one
   input_.skip_space_after_name();
   if (!input_.at_end() && input_.current() == '[') input_.read_bracketed();
 }

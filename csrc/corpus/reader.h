@@ -68,6 +68,7 @@ class LatexReader {
   void xspace();
   void verb();
   void if_x();
+  void if_next(const std::string& wanted);
   void new_if();
   void bibitem();
 

@@ -85,6 +85,8 @@ bool LatexReader::act_on_conditionals(Action action) {
     case Action::if_maths: if (!maths()) input_.skip_branch(); return true;
     case Action::if_x: if_x(); return true;
     case Action::if_then_else: input_.skip_specified("mm"); return true;
+    case Action::if_next: if_next(input_.read_argument()); return true;
+    case Action::if_star: if_next("*"); return true;
     case Action::else_branch: while (input_.skip_branch()) {} return true;
     default: return false;
   }
@@ -205,6 +207,15 @@ void LatexReader::if_x() {
     return find_command(token.substr(1)) != nullptr ? token : "";
   };
   if (meaning(left) != meaning(right)) input_.skip_branch();
+}
+
+// \@ifnextchar X{then}{else}, with \bgroup for a brace.
+void LatexReader::if_next(const std::string& wanted) {
+  std::string then = input_.read_argument();
+  std::string otherwise = input_.read_argument();
+  const char next = input_.skip_blank() ? input_.current() : '\0';
+  const bool holds = wanted == "\\bgroup" ? next == '{' : wanted.size() == 1 && wanted.front() == next;
+  input_.push(holds ? std::move(then) : std::move(otherwise));
 }
 
 // \newif\ifdraft: \drafttrue and \draftfalse say from then on what \ifdraft does.

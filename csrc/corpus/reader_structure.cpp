@@ -1,11 +1,14 @@
 #include <algorithm>
 
+#include "../checks.h"
 #include "reader.h"
 
 namespace megatron_astro {
 
 namespace {
 
+constexpr std::size_t kMostOpenEnvironments = 1000;
+constexpr std::size_t kFileSearchBytes = 64;  // what looking at one file name counts for
 constexpr int kMostAbstractParts = 6;  // A&A: context, aims, methods, results, conclusions, and one that is often empty
 
 bool is_hidden_kind(EnvironmentKind kind) {
@@ -106,6 +109,7 @@ void LatexReader::caption() {
 void LatexReader::begin_environment() {
   const std::string name = input_.read_group().value_or("");
   if (const Macro* macro = macros_.find("begin " + name); macro != nullptr) {
+    require(environments_.size() < kMostOpenEnvironments, "it nests more than ", kMostOpenEnvironments, " environments");
     environments_.push_back({.name = name});
     return expand(*macro, "begin " + name);
   }
@@ -135,6 +139,7 @@ void LatexReader::enter_environment(const std::string& name, const EnvironmentRu
     return;
   }
   input_.skip_specified(rule.specification);
+  require(environments_.size() < kMostOpenEnvironments, "it nests more than ", kMostOpenEnvironments, " environments");
   environments_.push_back({.name = name, .kind = rule.kind, .section = current_});
   if (is_hidden_kind(rule.kind)) ++num_hidden_;
   if (rule.kind == EnvironmentKind::abstract && num_hidden_ == 0 && render_depth_ == 0) begin_part(LatexPart::abstract, 1, "");
@@ -205,6 +210,7 @@ const std::string* LatexReader::find_file(std::string name, std::string_view ext
 
 void LatexReader::open_file(const std::string& name) {
   std::string found;
+  input_.spend(files_.size() * kFileSearchBytes);
   const std::string* text = find_file(name, ".tex", found);
   if (text == nullptr) {
     if (paper_.missing_files.size() < 100) paper_.missing_files.push_back(name.substr(0, 200));
@@ -238,6 +244,7 @@ void LatexReader::import_file() {
 // The compiled bibliography (.bbl) has the labels of citations; papers ship it under their own name.
 void LatexReader::bibliography() {
   input_.read_group();
+  input_.spend(files_.size() * kFileSearchBytes);
   const auto compiled = std::min_element(files_.begin(), files_.end(), [](const auto& left, const auto& right) {
     const bool left_is = left.first.ends_with(".bbl");
     const bool right_is = right.first.ends_with(".bbl");
@@ -254,6 +261,7 @@ void LatexReader::package() {
   const std::string name = input_.read_argument();
   input_.read_bracketed();
   std::string found;
+  input_.spend(files_.size() * kFileSearchBytes);
   const std::string* text = find_file(name + ".sty", "", found);
   if (text == nullptr || input_.is_open(found) || in_body_) return;
   input_.push("\\makeatother ");
