@@ -16,7 +16,8 @@ bool is_hidden_kind(EnvironmentKind kind) {
 }
 
 bool starts_with_class(std::string_view document_class) {
-  return document_class == "aa" || document_class.starts_with("aa_") || document_class.starts_with("aa-") || document_class.starts_with("aa.");
+  if (document_class == "aa") return true;
+  return document_class.starts_with("aa_") || document_class.starts_with("aa-") || document_class.starts_with("aa.");
 }
 
 std::string stem_of(std::string name) {

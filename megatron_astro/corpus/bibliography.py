@@ -20,7 +20,7 @@ def bibliography_entries(bibliographies: Iterable[bytes]) -> bytes:
 
 def _entries(content: bytes) -> Iterable[bytes]:
     starts = list(ENTRY.finditer(content))
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
+    for start, following in zip(starts, [*starts[1:], None], strict=False):
         end = min(following.start() if following else len(content), start.end() + MAX_ENTRY_BYTES)
         entry = content[start.end() : end]
         author, year = AUTHOR.search(entry), YEAR.search(entry)

@@ -18,7 +18,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 IMAGE = re.compile(r"!\[[^\[\]]*\]\([^()]*\)(?:\{[^{}]*\})?")
 LINK = re.compile(r"\[([^\[\]]+)\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 CITATIONS = re.compile(r"\s?\[((?:[^\[\]@]*-?@[\w:./+-]+[^\[\]@]*)+)\]")
-CITATION = re.compile(r"(?<![\w@])-?@([\w:/+-][\w:./+-]*[\w/+-])")
+CITATION = re.compile(r"(?<![\w@])-?@([\w:/+-](?:[\w:./+-]*[\w/+-])?)")
 EMPHASIS = re.compile(r"(?<![\w*\\])(\*{1,3}|_{1,3})(?=\S)([^*_\n]+?)(?<=\S)\1(?![\w*])")
 TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$")
 LATEX_TABLE = re.compile(r"\\begin\{(table|tabular)\*?\}.*?\\end\{\1\*?\}", re.DOTALL)
@@ -42,7 +42,12 @@ def read_markdown_paper(content: bytes, citations: Citations = "plain") -> Paper
     title = _inline(str(header.get("title") or ""), citations)
     if not title and sections and sections[0].level == 1 and not sections[0].text.strip():
         title, sections = sections[0].heading, sections[1:]
-    elif not title and sections and sections[0].part == "section" and sum(section.level == 1 for section in sections) == 1:
+    elif (
+        not title
+        and sections
+        and sections[0].part == "section"
+        and sum(s.level == 1 and s.part == "section" for s in sections) == 1
+    ):
         title = sections[0].heading  # a single top heading is the title; what stands below it are authors
         sections = [RawSection(heading="", text=sections[0].text, level=1, part="front"), *sections[1:]]
     notes = (f"{pages} pages are marked as missing",) if pages else ()

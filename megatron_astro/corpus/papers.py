@@ -65,7 +65,7 @@ def list_papers(inputs: list[Path]) -> Iterator[Paper]:
 def paper_id(path: PurePosixPath | Path) -> str:
     """An arXiv id or bibcode in the name, else the name without ending; the folder's name where the file's says nothing (ms, paper)."""
     stem = path.name
-    for ending in (".gz", ".tar", *KINDS):
+    for ending in (".pdf", ".gz", ".tar", *KINDS):
         stem = stem.removesuffix(ending)
     identifier, _ = arxiv_id(stem)
     if identifier:

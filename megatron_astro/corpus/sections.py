@@ -78,11 +78,13 @@ def select(
     sections: Sequence[ClassifiedSection], selection: Selection, patterns: Sequence[re.Pattern[str]]
 ) -> tuple[Section, ...]:
     """The sections that a selection takes, the abstract first; a heading without text goes with the section it leads to."""
+    wanted = [_is_chosen(item, selection, patterns) for item in sections]
     chosen = [
-        item.section for item in sections if _is_chosen(item, selection, patterns) and (item.section.text or item.section.heading)
+        item.section
+        for index, item in enumerate(sections)
+        if wanted[index] and (item.section.text or _leads(sections, wanted, index))
     ]
-    chosen.sort(key=lambda section: section.kind != "abstract")
-    return tuple(section for index, section in enumerate(chosen) if section.text or _leads(chosen, index))
+    return tuple(sorted(chosen, key=lambda section: section.kind != "abstract"))
 
 
 def join(sections: Sequence[Section]) -> str:
@@ -90,9 +92,10 @@ def join(sections: Sequence[Section]) -> str:
     return "\n\n".join(part for section in sections for part in (section.heading, section.text) if part)
 
 
-def _leads(sections: Sequence[Section], index: int) -> bool:
-    following = sections[index + 1 :]
-    return bool(following) and following[0].level > sections[index].level and following[0].kind == sections[index].kind
+def _leads(sections: Sequence[ClassifiedSection], wanted: Sequence[bool], index: int) -> bool:
+    """Whether a heading without text has a chosen subsection right below it."""
+    following = sections[index + 1].section if index + 1 < len(sections) else None
+    return following is not None and wanted[index + 1] and following.level > sections[index].section.level
 
 
 def _is_chosen(item: ClassifiedSection, selection: Selection, patterns: Sequence[re.Pattern[str]]) -> bool:

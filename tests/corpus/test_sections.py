@@ -6,7 +6,9 @@ from megatron_astro.corpus.sections import RawSection, classify, join, select
 
 
 def kinds(*headings):
-    return [item.section.kind for item in classify([RawSection(heading=heading, text="t") for heading in ("First", *headings)])][1:]
+    return [item.section.kind for item in classify([RawSection(heading=heading, text="t") for heading in ("First", *headings)])][
+        1:
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,9 @@ def test_chapters_are_the_top_where_there_are_any():
     assert [item.section.kind for item in classify(sections)] == ["introduction", "introduction", "body", "body"]
 
 
-@pytest.mark.parametrize("heading", ["References", "Data availability", "AUTHOR CONTRIBUTIONS", "Acknowledgment", "Software", "Funding"])
+@pytest.mark.parametrize(
+    "heading", ["References", "Data availability", "AUTHOR CONTRIBUTIONS", "Acknowledgment", "Software", "Funding"]
+)
 def test_back_matter(heading):
     assert classify([raw("A", "a"), raw(heading, "x")])[1].back_matter
 

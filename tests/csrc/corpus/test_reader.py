@@ -74,6 +74,7 @@ RULES = {
         r"\label{s}\begin{equation}x\label{e}\end{equation}Sec.~\ref{s}, \eqref{e}, \autoref{e}, \ref{none}.",
         "\\begin{equation}x\\end{equation}\nSec. 1, (1), Equation 1, .",
     ),
+    "a macro that begins as another command": (r"\def\be{\begin{itemize}\item}\def\ee{\end{itemize}}\be x\ee", "- x"),
     "a missing file": (r"a \input{gone} b", "a b"),
 }  # fmt: skip
 
@@ -124,10 +125,11 @@ def test_sections_abstract_and_back_matter():
 
 
 def test_structured_abstract_of_aa_alone():
-    source = "\\documentclass{%s}\\begin{document}\\abstract\n %% context\n {a.}{b.}\n%% more\n{c.}{}\\keywords{k}{d}\\end{document}"
-    assert parts(source % "aa")[0] == ("abstract", 1, "", "a. b. c.")
-    assert parts(source % "article")[0] == ("front", 1, "", "b. c.d")
-    assert parts(source % "article")[1] == ("abstract", 1, "", "a.")
+    source = (
+        "\\documentclass{CLASS}\\begin{document}\\abstract\n % context\n {a.}{b.}\n% more\n{c.}{}\\keywords{k}\\end{document}"
+    )
+    assert parts(source.replace("CLASS", "aa")) == [("abstract", 1, "", "a. b. c.")]
+    assert parts(source.replace("CLASS", "article")) == [("front", 1, "", "b. c."), ("abstract", 1, "", "a.")]
 
 
 def test_a_heading_ends_a_figure_left_open():
@@ -155,7 +157,7 @@ def test_encodings():
 
 
 HOSTILE = {
-    "a bomb": rb"\def\a{\a\a}\a",
+    "a bomb": rb"\newcommand{\a}{\a\a}\a",
     "a doubling": b"".join(rb"\def\%c{\%c\%c}" % (99 + i, 98 + i, 98 + i) for i in range(20)) + rb"\def\b{xxxxxxxx}\v",
     "open headings": rb"\section{" * 200_000,
     "open footnotes": rb"\footnote{" * 200_000,
@@ -169,11 +171,8 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_asks_for_too_much_is_refused(name):
     started_at = time.process_time()
-    if name in ("a bomb", "missing files"):
-        read(HOSTILE[name])  # refused one by one, without harm
-    else:
-        with pytest.raises(ValueError, match=r"more than \d+ (bytes of work|environments|times)|expand more than"):
-            read(HOSTILE[name])
+    with pytest.raises(ValueError, match=r"more than .*(bytes of work|environments)|expand more than"):
+        read(HOSTILE[name])
     assert time.process_time() - started_at < 20
 
 
@@ -218,7 +217,6 @@ def test_any_mixture_of_commands_is_read_or_refused(source, citations):
         return
     for section in paper.sections:
         assert not set(section.text) & set("\x00\x01\x02\x03\x04")
-        assert section.text == section.text.strip(" \n")
 
 
 @settings(max_examples=200, deadline=None)
