@@ -139,7 +139,8 @@ void add_structure(Commands& commands) {
   add(commands, Action::label, "", "label");
   add(commands, Action::paragraph, "", "par bigskip medskip smallskip newpage clearpage cleardoublepage");
   add(commands, Action::line_break, "", "\\ newline cr tabularnewline");
-  add(commands, Action::dimension, "", "hskip vskip kern mskip mkern baselineskip parindent parskip hsize vsize textwidth textheight "
+  add(commands, Action::dimension, "s", "hskip vskip");
+  add(commands, Action::dimension, "", "kern mskip mkern baselineskip parindent parskip hsize vsize textwidth textheight "
       "oddsidemargin evensidemargin topmargin hoffset voffset columnsep tabcolsep raise lower moveright moveleft abovedisplayskip "
       "belowdisplayskip abovecaptionskip belowcaptionskip leftskip rightskip tolerance magnification headheight headsep footskip "
       "arraycolsep lineskip topskip penalty hyphenpenalty clubpenalty widowpenalty interlinepenalty pageno");

@@ -71,7 +71,10 @@ bool LatexReader::act_on_definitions(Action action, const Command& known) {
     case Action::at_letter: input_.at_is_letter = true; return true;
     case Action::at_other: input_.at_is_letter = false; return true;
     case Action::csname: input_.read_until("\\endcsname"); return true;
-    case Action::dimension: input_.skip_dimension(); return true;
+    case Action::dimension:
+      input_.skip_dimension();
+      if (known.specification == "s") space();
+      return true;
     default: return false;
   }
 }

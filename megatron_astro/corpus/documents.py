@@ -1,5 +1,6 @@
 """One paper in, one document or one reject out."""
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from megatron_astro.corpus_records import Document, Reject, Section
 from megatron_astro.errors import DataError
 
 LONGEST_LICENCE = 100
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,9 @@ def _require_wanted(document: Document, reading: Reading) -> Document:
 
 def _paper_document(paper: Paper, reading: Reading) -> Document:
     found = _read(paper, reading.citations)
+    for note in found.notes:
+        if " is taken for the main file" in note:
+            logger.warning("%s: %s", paper.source, note)
     identifier, version = arxiv_id(paper.name)
     metadata = find_metadata(Path(reading.metadata), Path(reading.index), paper.name) if reading.metadata and identifier else None
     document = Document(

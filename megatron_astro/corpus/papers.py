@@ -1,4 +1,5 @@
-"""Which papers the inputs hold. A folder with a LaTeX main file is one paper; in any other folder, each file and subfolder is looked at.
+"""Which papers the inputs hold. A folder with a LaTeX main file is one paper, unless two or more of its main files are named by an arXiv
+id or bibcode: then, as in any other folder, each file and subfolder is looked at.
 
 Files by their ending: .tex .ltx, .md .mmd, .txt (one paper each), .gz .tgz (one paper as arXiv sends it), .tar (of .gz: one paper a
 member, as arXiv's monthly tars; else one paper), .jsonl (one paper a line: a document, or arXiv metadata with its abstract).
@@ -80,7 +81,8 @@ def paper_id(path: PurePosixPath | Path) -> str:
 
 def _papers_in_folder(folder: Path) -> Iterator[Paper]:
     entries = sorted(folder.iterdir())
-    if any(_is_main_file(entry) for entry in entries):
+    main_files = [entry for entry in entries if _is_main_file(entry)]
+    if main_files and sum(bool(arxiv_id(entry.stem)[0] or BIBCODE.match(entry.stem)) for entry in main_files) < 2:
         yield Paper(name=paper_id(folder.resolve()), kind="folder", path=str(folder))
         return
     for entry in entries:

@@ -56,7 +56,8 @@ def test_main_file():
 
 
 def test_bibtex_gives_citations_their_authors():
-    bib = b"@article{k, author = {Alpha, A. and Beta, B. and Gamma, C.},\n year = 2001,\n}\n@book{m,\n author={Ann Delta and B. Eta},\n year={1999}}"
+    bib = b"@article{k, author = {Alpha, A. and Beta, B. and Gamma, C.},\n year = 2001,\n}\n"
+    bib += b"@book{m,\n author={Ann Delta and B. Eta},\n year={1999}}"
     main = b"\\documentclass{article}\\begin{document}\\section{A} \\citet{k}, \\citep{m}.\\bibliography{r}\\end{document}"
     paper = read_latex_paper({"ms.tex": main, "r.bib": bib})
     assert paper.sections[0].text == "Alpha et al. (2001), (Delta & Eta 1999)."

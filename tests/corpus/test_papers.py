@@ -28,6 +28,12 @@ def test_a_folder_with_a_main_file_is_one_paper_and_others_hold_papers(tmp_path,
     assert listed(tmp_path / "b" / "old.tex") == [("old", "latex")]
 
 
+def test_a_folder_of_main_files_named_by_ids_is_many_papers(tmp_path, source):
+    for name in ("0704.0001.tex", "0704.0002.tex"):
+        (tmp_path / name).write_bytes(source())
+    assert listed(tmp_path) == [("0704.0001", "latex"), ("0704.0002", "latex")]
+
+
 def test_lines_and_members(tmp_path, make_tar, make_gz, source):
     (tmp_path / "d.jsonl").write_bytes(b'{"a": 1}\n\n{"b": 2}\n')
     (tmp_path / "m.tar").write_bytes(make_tar({"9901/astro-ph9901001.gz": make_gz(source()), "9901/x.pdf": b"%PDF"}, "w"))

@@ -15,7 +15,8 @@ def kinds(*headings):
     ("kind", "headings"),
     [
         ("introduction", ["Introduction", "1. INTRODUCTION", "I Introduction", "Introduction and motivation", "Statement of need"]),
-        ("conclusion", ["Conclusions", "6 Summary and conclusions", "Concluding remarks", "Outlook", "Summary", "Discussion and Conclusions",
+        ("conclusion", ["Conclusions", "6 Summary and conclusions", "Concluding remarks", "Outlook", "Summary",
+                        "Discussion and Conclusions",
                         "Conclusion & Summary", "Summary and outlook"]),
         ("discussion", ["Discussion", "Results and discussion", "Discussion & Tips"]),
         ("body", ["Methods", "Observations", "Data", "Inclusions"]),

@@ -178,7 +178,8 @@ def test_what_asks_for_too_much_is_refused(name):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{" * 5_000_000, b"}" * 1_000_000, b"$" * 1_000_000, bytes(range(256)) * 10_000, rb"\textbf{" * 300_000, b"\\", b"%", b"\\begin",
+    [b"{" * 5_000_000, b"}" * 1_000_000, b"$" * 1_000_000, bytes(range(256)) * 10_000, rb"\textbf{" * 300_000, b"\\", b"%",
+     b"\\begin",
      b"\\section", b"\\def", b"\\newcommand{", b"\\verb", b"\\cite[", b"\\'", b"\\item[", b"$$", b"\\csname", b"\\ifx", b"\\input",
      b"\\bibitem[", b"\\abstract{", b"\\let\\a", b"\\newif", b"\\@", b"\\end{document}", b"\\hskip", b"\\iffalse", b"\xc3", b"\xed\xa0\x80"],
     ids=lambda content: repr(content[:12]),
@@ -198,10 +199,12 @@ def test_bounds_are_checked():
 
 
 WORDS = [
-    "\\section{", "\\begin{figure}", "\\end{figure}", "\\begin{abstract}", "\\end{abstract}", "$", "$$", "{", "}", "[", "]", "%", "\n", "\n\n",
+    "\\section{", "\\begin{figure}", "\\end{figure}", "\\begin{abstract}", "\\end{abstract}", "$", "$$", "{", "}", "[", "]", "%", "\n",
+    "\n\n",
     "\\def\\a", "\\a", "\\b", "#1", "\\newcommand{\\b}[1]{", "\\if", "\\iffalse", "\\else", "\\fi", "\\cite{", "\\ref{", "\\label{x}",
     "\\begin{equation}", "\\end{equation}", "\\item", "\\mbox{", "\\ensuremath{", "\\let\\a\\b", "\\footnote{", "\\verb|", "\\bibitem[",
-    "\\input{main}", "\\'", "\\end{document}", "\\begin{document}", "\\appendix", "\\begin{itemize}", "\\abstract{", "~", "\\\\", "\\[", "\\]",
+    "\\input{main}", "\\'", "\\end{document}", "\\begin{document}", "\\appendix", "\\begin{itemize}", "\\abstract{", "~", "\\\\", "\\[",
+    "\\]",
     "\\xspace", "\\csname", "\\endcsname", "\\@ifnextchar", "\\begin{x}", "\\newenvironment{x}{", "text", " ", "\\documentclass{aa}",
 ]  # fmt: skip
 
