@@ -110,7 +110,9 @@ def measure(name: str, read: Callable[[Source], dict[str, str]], sources: list[S
                 results.append((source, {"whole": "", "title": "", "abstract": "", "introduction": "", "conclusion": ""}))
                 crashes += repeat == 0
         seconds = cpu_seconds(children) - started
-        rates.append(sum(len(source.whole.encode()) for source in sources) / seconds / 1e6)
+        rates.append(
+            sum(len(source.whole.encode()) for source in sources) / seconds / 1e6
+        )  # .bib files are read besides, uncounted
         if repeat == 0:
             counts = [passed(name, source, found) for source, found in results]
             good, asked = sum(count[0] for count in counts), sum(count[1] for count in counts)

@@ -8,6 +8,7 @@ AUTHOR = re.compile(
     rb"^\s*(?:author|editor|collaboration)\s*=\s*[{\"](.{1,4000}?)[}\"]\s*,?\s*$", re.IGNORECASE | re.MULTILINE | re.DOTALL
 )
 YEAR = re.compile(rb"^\s*(?:year|date)\s*=\s*[{\"]?\s*(\d{4})", re.IGNORECASE | re.MULTILINE)
+NAME_SEPARATOR = re.compile(rb"\s+and\s+")
 MAX_ENTRY_BYTES = 20_000
 MOST_NAMED = 2
 
@@ -29,10 +30,10 @@ def _entries(content: bytes) -> Iterable[bytes]:
 
 
 def _short_names(authors: bytes) -> bytes:
-    names = [_last_name(name) for name in re.split(rb"\s+and\s+", authors)]
-    if len(names) > MOST_NAMED or names[-1] == b"others":
-        return names[0] + b" et al."
-    return b" \\& ".join(names)
+    names = NAME_SEPARATOR.split(authors, MOST_NAMED)
+    if len(names) > MOST_NAMED or names[-1].strip() == b"others":
+        return _last_name(names[0]) + b" et al."
+    return b" \\& ".join(map(_last_name, names))
 
 
 def _last_name(name: bytes) -> bytes:

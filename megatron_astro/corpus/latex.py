@@ -56,8 +56,9 @@ def read_latex_paper(files: Mapping[str, bytes], citations: Citations = "plain")
         )
     except ValueError as error:
         raise DataError(f"{main}: {error}; leave the paper out, or simplify its macros") from error
+    clean = _clean if citations == "plain" else _clean_dropped
     sections = tuple(
-        RawSection(heading=_clean(found.heading), text=_clean(found.text), level=found.level, part=found.part)
+        RawSection(heading=_clean(found.heading), text=clean(found.text), level=found.level, part=found.part)
         for found in paper.sections
     )
     notes = tuple(f"{name} is missing" for name in dict.fromkeys(paper.missing_files))
@@ -74,6 +75,8 @@ def choose_main_file(files: Mapping[str, bytes]) -> tuple[str, tuple[str, ...]]:
     candidates = [name for name, content in files.items() if _may_be_main(name, content)]
     if not candidates:
         raise DataError("no file holds \\documentclass or \\begin{document}; give the LaTeX source of a paper")
+    if len(candidates) == 1:
+        return candidates[0], ()
     inputs = {target.decode("latin-1") for name in candidates for target in INPUT.findall(files[name])}
     named = _named_by_readme(files)
 
@@ -111,4 +114,9 @@ def _named_by_readme(files: Mapping[str, bytes]) -> str:
 
 
 def _clean(text: str) -> str:
-    return EMPTY_BRACKETS.sub("", unicodedata.normalize("NFC", text)).strip()
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _clean_dropped(text: str) -> str:
+    """Without the brackets that held nothing but citations."""
+    return EMPTY_BRACKETS.sub("", _clean(text))

@@ -181,7 +181,8 @@ def test_what_asks_for_too_much_is_refused(name):
     [b"{" * 5_000_000, b"}" * 1_000_000, b"$" * 1_000_000, bytes(range(256)) * 10_000, rb"\textbf{" * 300_000, b"\\", b"%",
      b"\\begin",
      b"\\section", b"\\def", b"\\newcommand{", b"\\verb", b"\\cite[", b"\\'", b"\\item[", b"$$", b"\\csname", b"\\ifx", b"\\input",
-     b"\\bibitem[", b"\\abstract{", b"\\let\\a", b"\\newif", b"\\@", b"\\end{document}", b"\\hskip", b"\\iffalse", b"\xc3", b"\xed\xa0\x80"],
+     b"\\bibitem[", b"\\abstract{", b"\\let\\a", b"\\newif", b"\\@", b"\\end{document}", b"\\hskip", b"\\iffalse",
+     b"\xc3", b"\xed\xa0\x80"],
     ids=lambda content: repr(content[:12]),
 )  # fmt: skip
 def test_what_is_cut_or_senseless_is_read(content):
