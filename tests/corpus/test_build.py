@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -67,7 +68,9 @@ def test_a_killed_build_goes_on_and_gives_the_same(tmp_path, papers):
     process.wait()
     for journal in parts.glob("0*.partial"):
         with journal.open("ab") as stream:
-            stream.write(b'{"document": {"id": "ha')  # as a kill in the middle of a write leaves it
+            fcntl.flock(stream, fcntl.LOCK_EX)  # until the orphaned worker has seen that its parent is gone
+            if journal.exists():
+                stream.write(b'{"document": {"id": "ha')  # as a kill in the middle of a write leaves it
     with pytest.raises(ConfigError, match="begun with other options"):
         build_corpus(make(papers, output, reading=Reading(selection="full")))
     again = build_corpus(make(papers, output))
