@@ -14,7 +14,7 @@ COMPILE_ARGUMENTS = [
 ]  # fmt: skip
 
 # A folder of csrc is a module: csrc/data -> megatron_astro._data. None of these needs torch.
-MODULES = ("data",)
+MODULES = ("corpus", "data")
 
 
 def extension(name: str) -> Pybind11Extension:

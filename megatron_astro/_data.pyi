@@ -90,7 +90,9 @@ def crc32c_implementations() -> list[str]:
 def crc32c_blocks(bytes: npt.NDArray[np.uint8], block_size: int, implementation: str = "") -> npt.NDArray[np.uint32]:
     """CRC-32C of every `block_size` bytes (a multiple of 8; the last block may be shorter), by the fastest or a named implementation."""
 
-def gather_spans(sources: list[npt.NDArray[np.uint8]], numbers: _Numbers, starts: _Numbers, sizes: _Numbers) -> npt.NDArray[np.uint8]:
+def gather_spans(
+    sources: list[npt.NDArray[np.uint8]], numbers: _Numbers, starts: _Numbers, sizes: _Numbers
+) -> npt.NDArray[np.uint8]:
     """Spans of bytes laid end to end: the i-th is sources[numbers[i]][starts[i] : starts[i] + sizes[i]]."""
 
 class Encoder:

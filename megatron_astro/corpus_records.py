@@ -11,11 +11,15 @@ SectionKind = Literal["abstract", "introduction", "conclusion", "discussion", "b
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of a document: what it is, its heading as the author wrote it (empty: it has none), its clean text."""
+    """A part of a document: what it is, its heading as the author wrote it (empty: it has none), its clean text.
+
+    `level` is 0 for a chapter, 1 for a section, 2 for a subsection, 3 for a subsubsection; a subsection has the kind of its section.
+    """
 
     kind: SectionKind
     heading: str
     text: str
+    level: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,41 @@ class InputFile:
     path: str
     sha256: str
     num_documents: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """A paper that gave no document, and why; a line of `rejects.jsonl`. `rule` is one word to count by."""
+
+    paper: str
+    rule: str
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusRecord:
+    """What a corpus was built from and what came of it; `report.json`. Every paper is a document or a reject."""
+
+    inputs: tuple[str, ...]
+    options: dict[str, str]
+    num_papers: int
+    num_documents: int
+    num_rejects: int
+    rejects: dict[str, int]
+    section_kinds: dict[str, int]
+    num_words: int
+    num_characters: int
+    documents_sha256: str
+    provenance: Provenance
+
+    def summary(self) -> str:
+        """The counts in one sentence."""
+        rules = ", ".join(f"{rule} {count}" for rule, count in self.rejects.items())
+        return (
+            f"{self.num_documents} documents of {self.num_papers} papers, {self.num_words} words; "
+            f"{self.num_rejects} rejects{f' ({rules})' if rules else ''}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
