@@ -45,6 +45,7 @@ class RmsNormFunction(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """[..., h], [h] -> [..., h]."""
         hidden = hidden.contiguous()
+        output: Tensor
         output, inverse_rms = raw.rms_norm(hidden, weight, epsilon)
         ctx.save_for_backward(hidden, weight, inverse_rms)
         return output
