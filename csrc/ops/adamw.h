@@ -40,7 +40,7 @@ struct SquaredNormTensor {
 // Elements whose squares are added up before they join the others', so that the sum does not depend on the number of threads.
 constexpr int64_t SQUARED_NORM_CHUNK = 65536;
 
-// result = sum of squares over all tensors. Partial sums are float32 within 1024 or fewer elements and float64 beyond.
+// result = sum of squares over all tensors; the order of additions depends on the sizes alone.
 struct SquaredNorm {
   const SquaredNormTensor* tensors;  // in host memory, valid during the call only
   int64_t num_tensors;

@@ -7,6 +7,8 @@
 
 namespace megatron_astro::ops {
 
+constexpr int64_t ROPE_LARGEST_HEAD = 1024;
+
 // [sequence, batch, heads, head_size], where only the last axis need be contiguous; strides count elements.
 struct RopeTensor {
   const void* input;
