@@ -80,7 +80,7 @@ inline void backward_rows(const RmsNormBackward& a, int64_t row, float* partial)
 template <typename T>
 void backward(const RmsNormBackward& a) {
   const int64_t columns = a.columns;
-  const int64_t num_partials = (a.rows + RMS_NORM_ROWS_A_PARTIAL - 1) / RMS_NORM_ROWS_A_PARTIAL;
+  const int64_t num_partials = rms_norm_partials(a.rows);
 #pragma omp parallel for schedule(static) if (a.rows * columns > PARALLEL_ELEMENTS)
   for (int64_t index = 0; index < num_partials; ++index) {
     float* partial = a.partials + index * columns;

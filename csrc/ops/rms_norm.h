@@ -24,6 +24,13 @@ struct RmsNormForward {
 // does not depend on the number of threads.
 constexpr int64_t RMS_NORM_ROWS_A_PARTIAL = 64;
 
+// On a GPU each block adds up the rows it is given: as many blocks as four for each of 132 multiprocessors, on every GPU the same.
+constexpr int64_t RMS_NORM_CUDA_PARTIALS = 528;
+
+inline int64_t rms_norm_cuda_partials(int64_t rows) { return rows < RMS_NORM_CUDA_PARTIALS ? rows : RMS_NORM_CUDA_PARTIALS; }
+
+inline int64_t rms_norm_partials(int64_t rows) { return (rows + RMS_NORM_ROWS_A_PARTIAL - 1) / RMS_NORM_ROWS_A_PARTIAL; }
+
 // grad_hidden = inverse_rms * (g - x * mean(g * x)) + grad_sum, where x = hidden * inverse_rms and g = grad_output * weight;
 // grad_weight = sum over rows of grad_output * x.
 struct RmsNormBackward {
@@ -34,7 +41,7 @@ struct RmsNormBackward {
   const float* inverse_rms;  // [rows]
   void* grad_hidden;         // [rows, columns]
   void* grad_weight;         // [columns]
-  float* partials;           // [ceil(rows / RMS_NORM_ROWS_A_PARTIAL), columns], scratch
+  float* partials;           // [rms_norm_partials(rows), or rms_norm_cuda_partials(rows) on a GPU; columns], scratch
   int64_t rows, columns;
   Dtype dtype;
 };

@@ -60,7 +60,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad_output, const st
   check_device(inverse_rms, hidden, "inverse_rms");
   check_type(inverse_rms, ScalarType::Float, "inverse_rms", "float32");
   STD_TORCH_CHECK(inverse_rms.numel() == shape.rows, "inverse_rms must have one number a row of hidden");
-  const int64_t num_partials = (shape.rows + RMS_NORM_ROWS_A_PARTIAL - 1) / RMS_NORM_ROWS_A_PARTIAL;
+  const int64_t num_partials = runs_cuda_kernels(hidden) ? rms_norm_cuda_partials(shape.rows) : rms_norm_partials(shape.rows);
   const Tensor partials = new_float32(hidden, {num_partials, shape.columns});
   const Tensor grad_hidden = torch::stable::empty_like(hidden), grad_weight = torch::stable::empty_like(weight);
   const RmsNormBackward arguments{

@@ -56,6 +56,16 @@ struct Launchers {
 // Run on the device of `where`; on CUDA, on its current stream.
 void run_on_cuda(const Tensor& where, int (*launcher)(const void*, void*), const void* arguments);
 
+// Whether the kernels of the .cu files will work on this tensor.
+inline bool runs_cuda_kernels(const Tensor& where) {
+#if defined(MEGATRON_ASTRO_CUDA_ON_CPU)
+  (void)where;
+  return true;
+#else
+  return where.is_cuda();
+#endif
+}
+
 template <typename Arguments>
 void run(const Tensor& where, const Launchers<Arguments>& launchers, const Arguments& arguments) {
   (void)where;
