@@ -15,7 +15,8 @@ SHIM = Path(__file__).parent / "cuda_on_cpu"
 SOURCES = {path.stem: path for path in sorted(OPS.glob("*.cu")) if path.stem != "device"}
 TORCH = Path(torch.__file__).parent
 ARGUMENTS = [
-    "g++", "-std=c++20", "-O2", "-g0", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-DMEGATRON_ASTRO_CUDA_ON_CPU", "-DTORCH_TARGET_VERSION=0x020b000000000000",
+    "g++", "-std=c++20", "-O2", "-g0", "-U_FORTIFY_SOURCE", "-fPIC", "-shared",
+    "-DMEGATRON_ASTRO_CUDA_ON_CPU", "-DTORCH_TARGET_VERSION=0x020b000000000000",
     "-I", str(SHIM), "-iquote", str(OPS), "-isystem", str(TORCH / "include"),
     "-isystem", str(TORCH / "include/torch/csrc/api/include"),
 ]  # fmt: skip

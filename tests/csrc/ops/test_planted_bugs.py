@@ -14,7 +14,7 @@ PLANTED = {
         SYNC_BEFORE_READING,
         SYNC_BEFORE_READING.replace("__syncthreads();", ""),
     ),
-    "no barrier before they are written again": ("cross_entropy", SYNC_BEFORE_NEXT, ""),
+    "no barrier before they are written again": ("rms_norm", SYNC_BEFORE_NEXT, ""),
     "a barrier that only some threads reach": (
         "rms_norm",
         SYNC_BEFORE_READING,

@@ -73,9 +73,9 @@ void create(int index) {
   if (_setjmp(current->scheduler) == 0) swapcontext(&unused, &context);
 }
 
-std::vector<int> order_of(int count) {
-  std::vector<int> order(static_cast<size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
+std::vector<size_t> order_of(size_t begin, size_t end) {
+  std::vector<size_t> order(end - begin);
+  std::iota(order.begin(), order.end(), begin);
   if (schedule == Schedule::backward) std::reverse(order.begin(), order.end());
   if (schedule == Schedule::shuffled) std::shuffle(order.begin(), order.end(), random_order);
   return order;
@@ -97,17 +97,28 @@ bool any(State state) {
   return false;
 }
 
+// Let the fibers of one warp run, each until it waits; false when none could. An exchange needs only the warp itself.
+bool step(size_t begin, size_t end) {
+  bool moved = false;
+  for (const size_t index : order_of(begin, end)) {
+    if (current->fibers[index].state != State::runs) continue;
+    go_on(static_cast<int>(index));
+    moved = true;
+  }
+  release(begin, end, State::waits_for_warp);
+  return moved;
+}
+
+// Forward and backward, a warp runs as far as it can before the next one may; shuffled, warps take turns.
 Fault run_block() {
   const size_t count = current->fibers.size();
   while (true) {
     bool moved = false;
-    for (const int index : order_of(static_cast<int>(count))) {
-      Fiber& fiber = current->fibers[static_cast<size_t>(index)];
-      if (fiber.state != State::runs) continue;
-      go_on(index);
-      moved = true;
-      const size_t warp = static_cast<size_t>(index) / WARP * WARP;  // exchanges need only their own warp
-      if (fiber.state == State::waits_for_warp) release(warp, std::min(warp + WARP, count), State::waits_for_warp);
+    for (const size_t warp : order_of(0, count / WARP)) {
+      while (step(warp * WARP, (warp + 1) * WARP)) {
+        moved = true;
+        if (schedule == Schedule::shuffled) break;
+      }
     }
     if (moved) continue;
     if (!any(State::waits_for_block) && !any(State::waits_for_warp)) return none;
