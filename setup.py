@@ -1,32 +1,204 @@
-"""Build the compiled modules; everything else about the package is in pyproject.toml."""
+"""Build the compiled modules; everything else about the package is in pyproject.toml.
 
+    csrc/corpus -> megatron_astro/_corpus  pybind11, no torch
+    csrc/data -> megatron_astro/_data      pybind11, no torch
+    csrc/ops  -> megatron_astro/_ops_kernels.so, which torch loads: operations registered through PyTorch's stable ABI, so that one
+                 build serves torch 2.11 and later; and megatron_astro/_ops (pybind11), linked to it: build information.
+
+MEGATRON_ASTRO_CUDA=auto|on|off says whether the CUDA kernels are built; auto: where nvcc is found.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pybind11
-from pybind11.setup_helpers import Pybind11Extension, build_ext
-from setuptools import setup
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-# pybind11 counts as a system header: its own conversions are not ours to warn about. Losing bits silently is an error.
-COMPILE_ARGUMENTS = [
-    "-O3", "-g0", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion",
+# pybind11 and torch count as system headers: their conversions are not ours to warn about. Losing bits silently is an error.
+WARNINGS = [
+    "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion",
     "-Werror=conversion", "-Werror=sign-conversion", "-Werror=return-type", "-Werror=uninitialized",
-    "-isystem", pybind11.get_include(),
 ]  # fmt: skip
+MODULE_ARGUMENTS = ["-O3", "-g0", *WARNINGS, "-isystem", pybind11.get_include()]
 
-# A folder of csrc is a module: csrc/data -> megatron_astro._data. None of these needs torch.
-MODULES = ("corpus", "data")
+LIBRARY_ARGUMENTS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", *WARNINGS]
+KERNEL_ARGUMENTS = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"]
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
+}
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
+CUDA_ARCHITECTURES = ("80", "89", "90a", "100")
+
+OPS = Path("csrc/ops")
+KERNELS = sorted(path for path in OPS.glob("*.cpp") if path.stem not in {"module", "instruction_set"})
 
 
-def extension(name: str) -> Pybind11Extension:
-    """The compiled module of one folder."""
+@dataclass(frozen=True)
+class Cuda:
+    """A CUDA toolkit."""
+
+    nvcc: Path
+    root: Path
+
+
+def find_cuda() -> Cuda | None:
+    """The toolkit to build with, by MEGATRON_ASTRO_CUDA; SystemExit where it must be there and is not."""
+    wanted = os.environ.get("MEGATRON_ASTRO_CUDA", "auto")
+    if wanted not in {"auto", "on", "off"}:
+        raise SystemExit(f"MEGATRON_ASTRO_CUDA is '{wanted}'; give auto, on or off")
+    if wanted == "off":
+        return None
+    on_path = shutil.which("nvcc")
+    roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    roots += [Path(on_path).resolve().parents[1]] if on_path else []
+    roots += [Path("/usr/local/cuda")]
+    for root in roots:  # nvcc on the PATH may be a wrapper outside the toolkit: the root is where the headers are
+        if (root / "include/cuda_runtime.h").is_file() and (root / "bin/nvcc").is_file():
+            return Cuda(nvcc=root / "bin/nvcc", root=root)
+    if wanted == "on":
+        tried = ", ".join(map(str, roots))
+        raise SystemExit(
+            f"MEGATRON_ASTRO_CUDA=on, but no CUDA toolkit was found: looked for bin/nvcc and include/cuda_runtime.h under {tried} "
+            "(CUDA_HOME, CUDA_PATH, nvcc on the PATH, /usr/local/cuda); install one, or set CUDA_HOME"
+        )
+    print("megatron_astro: no CUDA toolkit found, the CUDA kernels are not built (MEGATRON_ASTRO_CUDA=auto)")
+    return None
+
+
+def torch_folder() -> Path:
+    """Where torch is installed, without importing it."""
+    found = importlib.util.find_spec("torch")
+    if found is None or not found.origin:
+        raise SystemExit(
+            "torch is not installed, and the fused operations are compiled against its headers; "
+            "install torch >= 2.11 first, or leave out --no-build-isolation"
+        )
+    return Path(found.origin).parent
+
+
+class BuildExtensions(build_ext):  # type: ignore[misc]  # setuptools has no types
+    """Compiles the kernel library its own way: each CPU kernel once an instruction set, the .cu files with nvcc."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The kernel library belongs to no version of Python, and its name says none."""
+        if fullname.rpartition(".")[2] == "_ops_kernels":
+            return str(Path(*fullname.split("."))) + ".so"
+        return str(super().get_ext_filename(fullname))
+
+    def build_extension(self, extension: Extension) -> None:
+        """Build one module or the kernel library."""
+        output = Path(self.get_ext_fullpath(extension.name))
+        if extension.name.endswith("._ops_kernels"):
+            self._build_kernels(output)
+            return
+        if extension.name.endswith("._ops"):
+            extension.extra_link_args = [str(output.parent / "_ops_kernels.so"), "-Wl,-rpath,$ORIGIN"]
+        super().build_extension(extension)
+
+    def _build_kernels(self, output: Path) -> None:
+        torch, cuda = torch_folder(), find_cuda()
+        objects = Path(self.build_temp) / "ops"
+        commands = cpu_commands(objects, torch, cuda) + (cuda_commands(objects, cuda) if cuda else [])
+        for folder in {Path(command[-1]).parent for command in commands} | {output.parent}:
+            folder.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(run, filter(is_stale, commands)))
+        run(link_command([command[-1] for command in commands], output, torch, cuda))
+
+
+def cpu_commands(objects: Path, torch: Path, cuda: Cuda | None) -> list[list[str]]:
+    """One compiler call an object; the object's path is the last word. The slow ones come first."""
+    includes = [word for folder in ("include", "include/torch/csrc/api/include") for word in ("-isystem", str(torch / folder))]
+    defined = (
+        [f'-DMEGATRON_ASTRO_CUDA_ARCHITECTURES="{" ".join(CUDA_ARCHITECTURES)}"', "-DMEGATRON_ASTRO_WITH_CUDA"] if cuda else []
+    )
+    compiler = [os.environ.get("CXX", "g++"), *LIBRARY_ARGUMENTS, "-c"]
+    bindings = [
+        [*compiler, STABLE_ABI, *defined, *includes, str(source), "-o", str(objects / "bindings" / f"{source.stem}.o")]
+        for source in [*sorted((OPS / "bindings").glob("*.cpp")), OPS / "instruction_set.cpp"]
+    ]
+    kernels = [
+        [
+            *compiler,
+            *KERNEL_ARGUMENTS,
+            *arguments,
+            f"-DMEGATRON_ASTRO_ISA={name}",
+            str(source),
+            "-o",
+            str(objects / name / f"{source.stem}.o"),
+        ]
+        for source in KERNELS
+        for name, arguments in INSTRUCTION_SETS.items()
+    ]
+    return bindings + kernels
+
+
+def cuda_commands(objects: Path, cuda: Cuda) -> list[list[str]]:
+    """One nvcc call a .cu file, for all architectures."""
+    architectures = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in CUDA_ARCHITECTURES]
+    arguments = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *architectures]
+    return [
+        [str(cuda.nvcc), *arguments, "-c", str(source), "-o", str(objects / "cuda" / f"{source.stem}.o")]
+        for source in sorted(OPS.glob("*.cu"))
+    ]
+
+
+def link_command(objects: list[str], output: Path, torch: Path, cuda: Cuda | None) -> list[str]:
+    """Link against torch, whose libraries the process has loaded by then; CUDA's runtime goes in whole, so that it loads without a driver.
+
+    libtorch.so brings torch's CUDA libraries where there are any: it must stay even though nothing here names it.
+    """
+    libraries = [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed", "-ltorch_cpu", "-fopenmp"]
+    if cuda:
+        folder = next(path for path in (cuda.root / "lib64", cuda.root / "lib") if (path / "libcudart_static.a").is_file())
+        libraries += [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    return [os.environ.get("CXX", "g++"), "-shared", "-s", f"-Wl,-soname,{output.name}", *objects, *libraries, "-o", str(output)]
+
+
+def is_stale(command: list[str]) -> bool:
+    """Whether an object is older than its source, any header or this file (`python setup.py build_ext --inplace` keeps objects)."""
+    compiled = Path(command[-1])
+    inputs = [Path(command[-3]), Path(__file__), *Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh")]
+    return not compiled.exists() or compiled.stat().st_mtime < max(path.stat().st_mtime for path in inputs)
+
+
+def run(command: list[str]) -> None:
+    """Run one compiler; SystemExit with what it says if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    if done.stderr:
+        print(done.stderr)
+
+
+def module(name: str, sources: list[Path]) -> Pybind11Extension:
+    """A Python module of our own sources."""
     return Pybind11Extension(
-        f"megatron_astro._{name}",
-        sources=sorted(map(str, Path("csrc", name).glob("*.cpp"))),
+        f"megatron_astro.{name}",
+        sources=[str(source) for source in sources],
         depends=sorted(map(str, Path("csrc").rglob("*.h"))),
         cxx_std=20,
-        extra_compile_args=COMPILE_ARGUMENTS,
+        extra_compile_args=MODULE_ARGUMENTS,
     )
 
 
-# The fused operations (csrc/ops -> megatron_astro._ops), which use PyTorch's stable ABI, join this list.
-setup(ext_modules=[extension(name) for name in MODULES], cmdclass={"build_ext": build_ext})
+setup(
+    ext_modules=[
+        module("_corpus", sorted(Path("csrc/corpus").glob("*.cpp"))),
+        module("_data", sorted(Path("csrc/data").glob("*.cpp"))),
+        Extension(
+            "megatron_astro._ops_kernels", sources=[str(path) for path in KERNELS], depends=list(map(str, OPS.rglob("*.h")))
+        ),
+        module("_ops", [OPS / "module.cpp"]),
+    ],
+    cmdclass={"build_ext": BuildExtensions},
+)

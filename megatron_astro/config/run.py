@@ -149,6 +149,27 @@ class TrainingConfig:
         _require_non_negative("training", keep_checkpoints=self.keep_checkpoints, stop_after=self.stop_after)
 
 
+Backend = Literal["auto", "fused", "reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpsConfig:
+    """Which implementation each operation uses: our compiled kernel (fused), PyTorch (reference), or the kernel where it can run (auto)."""
+
+    rms_norm: Backend = "auto"
+    """The norms before attention, before the feed-forward layer and at the end."""
+    swiglu: Backend = "auto"
+    """The gate of the feed-forward layer."""
+    rope: Backend = "auto"
+    """Rotary positions of queries and keys."""
+    cross_entropy: Backend = "auto"
+    """The loss from logits."""
+    linear_cross_entropy: Backend = "reference"
+    """The output layer and the loss together, in chunks that never hold all logits; fused, it takes the place of cross_entropy."""
+    adamw: Backend = "auto"
+    """The optimizer's update and the gradient norm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A training run: continual pretraining of a LLaMA on indexed token datasets."""
@@ -160,3 +181,4 @@ class RunConfig:
     training: TrainingConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ops: OpsConfig = field(default_factory=OpsConfig)

@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from megatron_astro.config.run import DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, RunConfig, TrainingConfig
+from megatron_astro.config.run import (
+    DataConfig,
+    ModelConfig,
+    OpsConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from megatron_astro.errors import ConfigError
 
 SECTIONS = {
@@ -12,6 +20,7 @@ SECTIONS = {
     "training": TrainingConfig,
     "parallel": ParallelConfig,
     "optimizer": OptimizerConfig,
+    "ops": OpsConfig,
 }
 OPTION_LIST = Path(__file__).parent / "options.txt"
 
