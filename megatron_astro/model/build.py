@@ -1,5 +1,6 @@
 """From sizes and a layout to this rank's part of the model; the only place that makes a megatron.core TransformerConfig."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,15 +19,23 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron_astro.errors import ParallelError
 from megatron_astro.model import cpu_support
 from megatron_astro.model.layers import llama_block
+from megatron_astro.model.llama import LlamaModel
+from megatron_astro.model.operations import REFERENCE, ModelOperations
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.ops.rope import rope_fused
 from megatron_astro.parallel.plan import ParallelPlan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_stage(
-    sizes: LlamaSizes, plan: ParallelPlan, *, dtype: str = "float32", recompute: Literal["none", "full"] = "none"
+    sizes: LlamaSizes,
+    plan: ParallelPlan,
+    *,
+    dtype: str = "float32",
+    recompute: Literal["none", "full"] = "none",
+    operations: ModelOperations = REFERENCE,
 ) -> GPTModel:
     """This rank's pipeline stage and tensor-parallel slice, with uninitialised weights: load a checkpoint into it.
 
@@ -39,18 +48,22 @@ def build_stage(
     cpu_support.install()
     model_parallel_cuda_manual_seed(1)  # its tracker must exist, but a LLaMA without dropout draws nothing from it
     stage = parallel_state.get_pipeline_model_parallel_rank()
-    model = GPTModel(
+    frequencies = inverse_frequencies(sizes).to(torch.cuda.current_device())
+    rope = partial(rope_fused, inverse_frequencies=frequencies) if operations.fused_rope else None
+    model = LlamaModel(
+        operations,
         config=transformer_config(sizes, plan, dtype=dtype, recompute=recompute),
-        transformer_layer_spec=llama_block(plan.layers_per_stage[stage]),
+        transformer_layer_spec=llama_block(plan.layers_per_stage[stage], operations, rope),
         vocab_size=sizes.vocabulary_size,
         max_sequence_length=sizes.max_positions,
         pre_process=stage == 0,
         post_process=stage == plan.pp - 1,
         share_embeddings_and_output_weights=sizes.tied_embeddings,
-        position_embedding_type="rope",
+        position_embedding_type="none" if rope else "rope",  # none: our attention turns query and key itself
         rotary_base=sizes.rope_theta,
     )
-    model.rotary_pos_emb.inv_freq = inverse_frequencies(sizes).to(torch.cuda.current_device())
+    if not rope:
+        model.rotary_pos_emb.inv_freq = frequencies
     _mark_sharded_weights(model)
     return model.to(torch.cuda.current_device())
 
@@ -98,6 +111,7 @@ def transformer_config(
         perform_initialization=False,
         use_cpu_initialization=False,
         calculate_per_token_loss=True,
+        use_te_activation_func=True,  # not TransformerEngine's: the activation of the layer spec, whosever it is
         # kernels: chosen by our layer spec, so megatron.core's own stay out
         masked_softmax_fusion=False,
         persist_layer_norm=False,

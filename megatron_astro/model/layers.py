@@ -1,7 +1,9 @@
-"""The two modules megatron.core's local spec lacks, and the spec that plugs them in.
+"""The modules megatron.core's local spec lacks, and the spec that plugs them in.
 
 Shapes: s sequence, b micro-batch, h hidden, t tensor-parallel ranks; n query heads and g key/value heads on this rank, d head size.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
@@ -19,6 +21,11 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch import Tensor, nn
 
+from megatron_astro.model.operations import ModelOperations
+from megatron_astro.ops.rms_norm import rms_norm_reference
+
+Rope = Callable[..., tuple[Tensor, Tensor]]
+
 
 class RmsNorm(nn.Module):
     """Root-mean-square norm whose weight's gradient megatron.core sums over sequence-parallel ranks. [s/t, b, h] -> [s/t, b, h].
@@ -26,15 +33,22 @@ class RmsNorm(nn.Module):
     Zhang and Sennrich 2019, eq. 4.
     """
 
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        hidden_size: int,
+        eps: float = 1e-5,
+        rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm_reference,
+    ) -> None:
         super().__init__()
         self.epsilon = eps
+        self.rms_norm = rms_norm
         self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=torch.cuda.current_device()))
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise over h in float32; the result has the input's dtype."""
-        return F.rms_norm(hidden.float(), self.weight.shape, None, self.epsilon).to(hidden.dtype) * self.weight
+        return self.rms_norm(hidden, self.weight, self.epsilon)
 
 
 class CausalAttention(nn.Module):
@@ -50,10 +64,12 @@ class CausalAttention(nn.Module):
         softmax_scale: float | None = None,
         cp_comm_type: str | None = None,
         pg_collection: ProcessGroupCollection | None = None,
+        rope: Rope | None = None,
     ) -> None:
         del layer_number, attn_mask_type, attention_type, attention_dropout, cp_comm_type, pg_collection
         super().__init__()
         self.softmax_scale = softmax_scale
+        self.rope = rope  # None: megatron.core has turned query and key already
         self.grouped = config.num_query_groups != config.num_attention_heads
 
     def forward(
@@ -68,6 +84,8 @@ class CausalAttention(nn.Module):
     ) -> Tensor:
         """Query [s, b, n, d], key and value [s, b, g, d] -> [s, b, n d]; position i attends to positions 0..i."""
         del attention_mask, attn_mask_type, attention_bias, packed_seq_params
+        if self.rope is not None:
+            query, key = self.rope(query, key)
         query, key, value = (tensor.permute(1, 2, 0, 3) for tensor in (query, key, value))  # [b, n or g, s, d]
         context = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=self.softmax_scale, enable_gqa=self.grouped
@@ -75,37 +93,42 @@ class CausalAttention(nn.Module):
         return context.permute(2, 0, 1, 3).flatten(2)
 
 
-def llama_block(num_layers: int) -> TransformerBlockSubmodules:
-    """One pipeline stage's layers, and the norm that follows the last layer of the model."""
-    return TransformerBlockSubmodules(layer_specs=[llama_layer()] * num_layers, layer_norm=RmsNorm)
+def llama_block(num_layers: int, operations: ModelOperations, rope: Rope | None) -> TransformerBlockSubmodules:
+    """One pipeline stage's layers, and the norm that follows the last layer of the model; `rope` where attention turns query and key."""
+    layer = llama_layer(operations, rope)
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=_norm(operations))
 
 
-def llama_layer() -> ModuleSpec:
+def llama_layer(operations: ModelOperations, rope: Rope | None) -> ModuleSpec:
     """What one LLaMA layer is made of."""
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
             linear_qkv=ColumnParallelLinear,
-            core_attention=CausalAttention,
+            core_attention=ModuleSpec(module=CausalAttention, params={"rope": rope}),
             linear_proj=RowParallelLinear,
             q_layernorm=IdentityOp,
             k_layernorm=IdentityOp,
         ),
     )
-    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear))
+    mlp = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear, activation_func=operations.swiglu)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RmsNorm,
+            input_layernorm=_norm(operations),
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RmsNorm,
-            mlp=mlp,
+            pre_mlp_layernorm=_norm(operations),
+            mlp=ModuleSpec(module=MLP, submodules=mlp),
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=SHARDED_NORM_NAMES,
         ),
     )
+
+
+def _norm(operations: ModelOperations) -> ModuleSpec:
+    return ModuleSpec(module=RmsNorm, params={"rms_norm": operations.rms_norm})
 
 
 # Checkpoints carry the norms under the names TransformerEngine's fused layers give them, as stock megatron.core's do.

@@ -51,6 +51,11 @@ def _turn(tensor: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
     return (wide * cosine + torch.cat([-right, left], dim=-1) * sine).to(tensor.dtype)
 
 
+def _tell_of_change(*tensors: Tensor) -> None:
+    """Make the backward pass of whoever kept one of them fail. Not for views: siblings that did not change would count as changed too."""
+    torch.autograd.graph.increment_version([tensor for tensor in tensors if not tensor._is_view()])
+
+
 class RopeFunction(torch.autograd.Function):
     """A rotation: its gradient is the rotation by minus the angle, so no activation is kept."""
 
@@ -61,10 +66,11 @@ class RopeFunction(torch.autograd.Function):
         """[s, b, n, d], [s, b, g, d], [d/2], [p + 1] -> [s, b, n, d], [s, b, g, d]."""
         ctx.save_for_backward(inverse_frequencies, cu_seqlens)
         ctx.position_offset = position_offset
-        query, key = (tensor.detach() if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key))
-        raw.rope_(query, key, inverse_frequencies, cu_seqlens, position_offset, False)
-        torch.autograd.graph.increment_version((query, key))  # whoever kept them for a backward pass finds out
-        return query, key
+        results = [tensor.detach() if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, key)]
+        raw.rope_(*results, inverse_frequencies, cu_seqlens, position_offset, False)
+        if not torch.compiler.is_compiling():  # which keeps no tensor that changes
+            _tell_of_change(query, key)
+        return results[0], results[1]
 
     @staticmethod
     def backward(ctx: Any, grad_query: Tensor, grad_key: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
