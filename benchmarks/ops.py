@@ -1,10 +1,11 @@
 """Our CPU kernels against the best of PyTorch: eager, `F.*` and torch.compile, interleaved in one process, with the error beside the time.
 
     python benchmarks/ops.py [--threads 2] [--rounds 9] [--only rms_norm ...]
+    python benchmarks/ops.py --threads 1 --clock processor     on a machine that others use too
 
-Memory is kept warm as training keeps it (parallel/memory.py); `--only allocator` shows what that is worth. A time is that of a forward and a
-backward pass (AdamW: an update); minimum, median and maximum over the rounds, in milliseconds. An error is the largest difference from
-float64, over the largest true value, of outputs and gradients together.
+Memory is kept warm as training keeps it (parallel/memory.py; ops_memory.py shows what that is worth). A time is that of a forward and
+a backward pass (AdamW: an update); minimum, median and maximum over the rounds, in milliseconds. An error is the largest difference
+from float64, over the largest true value, of outputs and gradients together.
 """
 
 import gc
@@ -12,8 +13,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
@@ -33,6 +35,7 @@ from megatron_astro.ops.swiglu import swiglu_fused, swiglu_reference
 from megatron_astro.parallel.memory import keep_freed_memory
 
 EPSILON = 1e-5
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Options:
     """Threads of PyTorch and of our kernels."""
     rounds: int = 9
     """Rounds in which every contender runs once."""
+    clock: Literal["wall", "processor"] = "wall"
+    """What a time is: what passed, or what the process's threads computed."""
     only: tuple[str, ...] = ()
     """Cases to run; none: all."""
 
@@ -58,7 +63,6 @@ class Case:
     truth: Callable[..., Tensor | tuple[Tensor, ...]]
     target: float
     """How many times faster than the best other one it must be."""
-    extra: list[str] = field(default_factory=list)
 
 
 def both_passes(function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
@@ -81,7 +85,7 @@ def error_of(results: list[Tensor], truths: list[Tensor]) -> float:
     return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(results, truths, strict=True))
 
 
-def measure(case: Case, rounds: int) -> None:
+def measure(case: Case, rounds: int, clock: Clock) -> None:
     """Print a line a contender."""
     truths = both_passes(case.truth, fresh(case.inputs, torch.float64), case.grads)
     errors = {name: error_of(both_passes(run, fresh(case.inputs), case.grads), truths) for name, run in case.contenders.items()}
@@ -91,10 +95,10 @@ def measure(case: Case, rounds: int) -> None:
     for turn in range(rounds + 2):  # two to warm up
         for name, run in case.contenders.items():
             inputs = fresh(case.inputs)
-            started_at = time.perf_counter()
+            started_at = clock()
             both_passes(run, inputs, case.grads)
             if turn >= 2:
-                seconds[name].append(time.perf_counter() - started_at)
+                seconds[name].append(clock() - started_at)
     show(case.name, seconds, errors, case.target)
 
 
@@ -236,7 +240,7 @@ def softmax_cases() -> Iterator[Case]:
         )
 
 
-def adamw_times(rounds: int) -> None:
+def adamw_times(rounds: int, clock: Clock) -> None:
     """An update of 20 million weights: gradients in float32, and in bfloat16 with a bfloat16 copy out; clipping included."""
     size, settings = 20_000_000, AdamwSettings(learning_rate=1e-3, step=10, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1)
     for gradient_dtype, copies, target in ((torch.float32, 0, 1.0), (torch.bfloat16, 1, 1.5)):
@@ -259,7 +263,7 @@ def adamw_times(rounds: int) -> None:
         errors = {"torch fused": adamw_error(adamw_reference, gradient_dtype), "ours": adamw_error(adamw_fused, gradient_dtype)}
         errors["clip + torch"] = errors["torch fused"]
         for title, run in (("update", contenders), ("norm, clip and update", clipping)):
-            show(f"adamw {title}, 20e6 weights, {gradient_dtype} gradients", times_of(run, rounds), errors, target)
+            show(f"adamw {title}, 20e6 weights, {gradient_dtype} gradients", times_of(run, rounds, clock), errors, target)
 
 
 def adamw_error(update: Callable[[AdamwTensors, AdamwSettings], None], gradient_dtype: torch.dtype) -> float:
@@ -274,15 +278,15 @@ def adamw_error(update: Callable[[AdamwTensors, AdamwSettings], None], gradient_
     return float((p.double() - truth).abs().max() / truth.abs().max())
 
 
-def times_of(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def times_of(contenders: dict[str, Callable[[], object]], rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Seconds of each contender, interleaved, after two rounds of warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 2):
         for name, run in contenders.items():
-            started_at = time.perf_counter()
+            started_at = clock()
             run()
             if turn >= 2:
-                seconds[name].append(time.perf_counter() - started_at)
+                seconds[name].append(clock() - started_at)
     return seconds
 
 
@@ -308,12 +312,13 @@ def main(options: Options) -> None:
     """Run the chosen cases."""
     keep_freed_memory()
     header(options)
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
     for name, cases in CASES.items():
         if not options.only or name in options.only:
             for case in cases():
-                measure(case, options.rounds)
+                measure(case, options.rounds, clock)
     if not options.only or "adamw" in options.only:
-        adamw_times(options.rounds)
+        adamw_times(options.rounds, clock)
 
 
 if __name__ == "__main__":
