@@ -19,7 +19,8 @@ from megatron_astro.ops.cross_entropy import (
 )
 from megatron_astro.ops.selection import Operation
 
-CHUNK_BYTES = 32 * 1024 * 1024  # of logits; larger gains no speed in the matrix products (benchmarks/ops.py)
+CHUNK_BYTES = 64 * 1024 * 1024  # of logits; smaller chunks add to the gradient of the whole weight more often
+CHUNK_STEP = 64  # rows: matrix products of other heights leave part of their tiles empty
 
 
 def linear_cross_entropy_reference(
@@ -42,8 +43,8 @@ def linear_cross_entropy_fused(
 
 
 def rows_a_chunk(num_columns: int, item_bytes: int) -> int:
-    """How many tokens' logits fit CHUNK_BYTES; at least 64, for the sake of the matrix products."""
-    return max(64, CHUNK_BYTES // (num_columns * item_bytes))
+    """How many tokens' logits fit CHUNK_BYTES, in whole steps and at least one."""
+    return max(1, CHUNK_BYTES // (num_columns * item_bytes * CHUNK_STEP)) * CHUNK_STEP
 
 
 class LinearCrossEntropyFunction(torch.autograd.Function):
