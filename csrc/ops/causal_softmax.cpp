@@ -27,9 +27,9 @@ void forward(const CausalSoftmaxForward& a) {
     for_each_vector(visible, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
       sums[slot] += exponential(load(scores + i, count, -INFINITE) * a.scale - shift);
     });
-    const float inverse = 1 / sum(total(sums));
+    const Floats all_sum = all(sum(total(sums)));
     for_each_vector(visible, [&](int64_t i, int count, int) __attribute__((always_inline)) {
-      store(probabilities + i, exponential(load(scores + i, count, -INFINITE) * a.scale - shift) * inverse, count);
+      store(probabilities + i, exponential(load(scores + i, count, -INFINITE) * a.scale - shift) / all_sum, count);
     });
     clear(probabilities + visible, a.keys - visible);
   }

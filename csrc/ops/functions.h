@@ -7,22 +7,33 @@ namespace megatron_astro::ops {
 namespace MEGATRON_ASTRO_ISA {
 namespace {
 
-// 0 below -87.3 and infinity above 88.3. Minimax polynomial of Cephes' expf (S. Moshier) on [-ln 2 / 2, ln 2 / 2].
-inline Floats exponential(Floats x) {
+// For arguments from -87.3 to 88.3. e^x = 2^n 2^f with n whole and |f| <= 1/2; the polynomial was fitted to 2^f (error below 2e-9).
+inline Floats power_of_e(Floats x) {
   const Floats rounding = all(12582912.0f);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
   const Floats shifted = x * 1.44269504088896341f + rounding;
   const Floats n = shifted - rounding;
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Floats p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const Floats power = (Floats)(((Words)shifted - (Words)rounding + 127) << 23);
-  const Floats result = p * power;
-  return x < -87.3f ? Floats{} : (x > 88.3f ? all(INFINITE) : result);
+#if defined(__FMA__)
+  const Floats f = x * 1.44269504088896341f - n;  // one rounding
+#else
+  const Floats f = ((x - n * 0.693359375f) - n * -2.12194440e-4f) * 1.44269504088896341f;
+#endif
+  Floats p = all(1.5474518295377493e-4f);
+  p = p * f + 1.3400332536548376e-3f;
+  p = p * f + 9.618010371923447e-3f;
+  p = p * f + 5.5503275245428085e-2f;
+  p = p * f + 2.4022650718688965e-1f;
+  p = p * f + 6.931471824645996e-1f;
+  p = p * f + 1.0f;
+  return p * (Floats)(((Words)shifted << 23) + 0x3f800000);
+}
+
+// For arguments up to 88.3; 0 below -87.3.
+inline Floats exponential(Floats x) { return x < -87.3f ? Floats{} : power_of_e(x); }
+
+// 1 / (1 + exp(-x)); beyond -80 and 80 that of -80 and 80, which keeps subnormal numbers away.
+inline Floats sigmoid(Floats x) {
+  const Floats below = x > 80.0f ? all(80.0f) : x, within = below < -80.0f ? all(-80.0f) : below;
+  return 1.0f / (1.0f + power_of_e(-within));
 }
 
 inline float exponential(float x) { return exponential(all(x))[0]; }

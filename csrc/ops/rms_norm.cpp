@@ -1,7 +1,7 @@
 // One pass over a row reads it from memory, the next finds it in the cache.
 #include "rms_norm.h"
 
-#include "vector.h"
+#include "functions.h"
 
 namespace megatron_astro::ops {
 namespace MEGATRON_ASTRO_ISA {
@@ -92,9 +92,11 @@ void backward(const RmsNormBackward& a) {
     for (; row < last; ++row) backward_rows<1, T>(a, row, partial);
   }
   for_each_vector(columns, [&](int64_t i, int count, int) __attribute__((always_inline)) {
-    Floats grad{};
-    for (int64_t index = 0; index < num_partials; ++index) grad += load(a.partials + index * columns + i, count, 0);
-    store(static_cast<T*>(a.grad_weight) + i, grad, count);
+    Doubles grad{};
+    for (int64_t index = 0; index < num_partials; ++index) {
+      grad += __builtin_convertvector(load(a.partials + index * columns + i, count, 0), Doubles);
+    }
+    store(static_cast<T*>(a.grad_weight) + i, __builtin_convertvector(grad, Floats), count);
   });
 }
 

@@ -6,8 +6,6 @@ namespace megatron_astro::ops {
 namespace MEGATRON_ASTRO_ISA {
 namespace {
 
-inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
-
 template <typename T>
 void forward(const SwigluForward& a) {
 #pragma omp parallel for schedule(static) if (a.rows * a.columns > PARALLEL_ELEMENTS)

@@ -8,6 +8,10 @@
 
 #include "dtype.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>  // these functions have no copy to link
+#endif
+
 namespace megatron_astro::ops {
 namespace MEGATRON_ASTRO_ISA {
 namespace {
@@ -31,11 +35,20 @@ inline Floats all(float value) { return Floats{} + value; }
 
 inline Floats widen(Halves halves) { return (Floats)(__builtin_convertvector(halves, Words) << 16); }
 
+// The low halves of words that fit them.
+inline Halves low_halves(Words words) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  return (Halves)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)words), _mm256_extracti128_si256((__m256i)words, 1));
+#else
+  return __builtin_convertvector(words, Halves);
+#endif
+}
+
 // Round to the nearest bfloat16, ties to even; NaN stays NaN.
 inline Halves narrow(Floats values) {
-  const Words bits = (Words)values;
-  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return __builtin_convertvector(values == values ? rounded : (bits >> 16) | 0x40, Halves);
+  const Words bits = (Words)values, kept = bits >> 16;
+  const Words rounded = (bits + 0x7fff + (kept & 1)) >> 16;
+  return low_halves(values == values ? rounded : kept | 0x40);
 }
 
 inline Floats load(const float* from) {

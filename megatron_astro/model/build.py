@@ -1,5 +1,6 @@
 """From sizes and a layout to this rank's part of the model; the only place that makes a megatron.core TransformerConfig."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,25 +16,39 @@ from megatron.core.tensor_parallel.layers import (
 )
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_astro.errors import ParallelError
 from megatron_astro.model import cpu_support
 from megatron_astro.model.layers import hide_padding, llama_block
+from megatron_astro.model.llama import LlamaModel
+from megatron_astro.model.operations import REFERENCE, ModelOperations
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.ops.rope import rope_fused
 from megatron_astro.parallel.plan import ParallelPlan, padded_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_stage(
-    sizes: LlamaSizes, plan: ParallelPlan, *, dtype: str = "float32", recompute: Literal["none", "full"] = "none"
+    sizes: LlamaSizes,
+    plan: ParallelPlan,
+    *,
+    dtype: str = "float32",
+    recompute: Literal["none", "full"] = "none",
+    operations: ModelOperations = REFERENCE,
 ) -> GPTModel:
     """This rank's pipeline stage and tensor-parallel slice where a stage is one chunk; as of `build_chunks`."""
-    (stage,) = build_chunks(sizes, plan, dtype=dtype, recompute=recompute)
+    (stage,) = build_chunks(sizes, plan, dtype=dtype, recompute=recompute, operations=operations)
     return stage
 
 
 def build_chunks(
-    sizes: LlamaSizes, plan: ParallelPlan, *, dtype: str = "float32", recompute: Literal["none", "full"] = "none"
+    sizes: LlamaSizes,
+    plan: ParallelPlan,
+    *,
+    dtype: str = "float32",
+    recompute: Literal["none", "full"] = "none",
+    operations: ModelOperations = REFERENCE,
 ) -> list[GPTModel]:
     """This rank's `plan.vpp` chunks of layers, tensor-parallel slices of them, with uninitialised weights: load a checkpoint into them.
 
@@ -42,25 +57,36 @@ def build_chunks(
     cpu_support.install()
     model_parallel_cuda_manual_seed(1)  # its tracker must exist, but a LLaMA without dropout draws nothing from it
     config = transformer_config(sizes, plan, dtype=dtype, recompute=recompute)
-    return [_build_chunk(sizes, plan, config, chunk) for chunk in range(plan.vpp)]
+    return [_build_chunk(sizes, plan, config, operations, chunk) for chunk in range(plan.vpp)]
 
 
-def _build_chunk(sizes: LlamaSizes, plan: ParallelPlan, config: TransformerConfig, chunk: int) -> GPTModel:
+def _build_chunk(
+    sizes: LlamaSizes, plan: ParallelPlan, config: TransformerConfig, operations: ModelOperations, chunk: int
+) -> GPTModel:
     stage = parallel_state.get_pipeline_model_parallel_rank()
     rows = padded_vocabulary(sizes.vocabulary_size, plan.tp)
-    model = GPTModel(
+    if operations.fused_linear_cross_entropy and rows > sizes.vocabulary_size:
+        raise ParallelError(
+            f"ops.linear_cross_entropy = fused cannot leave out the {rows - sizes.vocabulary_size} rows that pad the vocabulary of "
+            f"{sizes.vocabulary_size} for parallel.tp = {plan.tp}; choose a tp that divides the vocabulary, or reference"
+        )
+    frequencies = inverse_frequencies(sizes).to(torch.cuda.current_device())
+    rope = partial(rope_fused, inverse_frequencies=frequencies) if operations.fused_rope else None
+    model = LlamaModel(
+        operations,
         config=config,
-        transformer_layer_spec=llama_block(plan.layers_per_stage[stage] // plan.vpp),
+        transformer_layer_spec=llama_block(plan.layers_per_stage[stage] // plan.vpp, operations, rope),
         vocab_size=rows,
         max_sequence_length=sizes.max_positions,
         pre_process=stage == 0 and chunk == 0,
         post_process=stage == plan.pp - 1 and chunk == plan.vpp - 1,
         share_embeddings_and_output_weights=sizes.tied_embeddings,
-        position_embedding_type="rope",
+        position_embedding_type="none" if rope else "rope",  # none: our attention turns query and key itself
         rotary_base=sizes.rope_theta,
         vp_stage=chunk if plan.vpp > 1 else None,
     )
-    model.rotary_pos_emb.inv_freq = inverse_frequencies(sizes).to(torch.cuda.current_device())
+    if not rope:
+        model.rotary_pos_emb.inv_freq = frequencies
     _mark_sharded_weights(model)
     if model.post_process and rows > sizes.vocabulary_size:
         rows_before = parallel_state.get_tensor_model_parallel_rank() * rows // plan.tp
@@ -112,6 +138,7 @@ def transformer_config(
         perform_initialization=False,
         use_cpu_initialization=False,
         calculate_per_token_loss=True,
+        use_te_activation_func=True,  # not TransformerEngine's: the activation of the layer spec, whosever it is
         # kernels: chosen by our layer spec, so megatron.core's own stay out
         masked_softmax_fusion=False,
         persist_layer_norm=False,

@@ -1,4 +1,4 @@
-"""The two modules megatron.core's local spec lacks, and the spec that plugs them in.
+"""The modules megatron.core's local spec lacks, and the spec that plugs them in.
 
 Shapes: s sequence, b micro-batch, h hidden, t tensor-parallel ranks; n query heads and g key/value heads on this rank, d head size.
 """
@@ -21,6 +21,11 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch import Tensor, nn
 
+from megatron_astro.model.operations import ModelOperations
+from megatron_astro.ops.rms_norm import rms_norm_reference
+
+Rope = Callable[..., tuple[Tensor, Tensor]]
+
 
 class RmsNorm(nn.Module):
     """Root-mean-square norm whose weight's gradient megatron.core sums over sequence-parallel ranks. [s/t, b, h] -> [s/t, b, h].
@@ -28,15 +33,22 @@ class RmsNorm(nn.Module):
     Zhang and Sennrich 2019, eq. 4.
     """
 
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        hidden_size: int,
+        eps: float = 1e-5,
+        rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm_reference,
+    ) -> None:
         super().__init__()
         self.epsilon = eps
+        self.rms_norm = rms_norm
         self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype, device=torch.cuda.current_device()))
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalise over h in float32; the result has the input's dtype."""
-        return F.rms_norm(hidden.float(), self.weight.shape, None, self.epsilon).to(hidden.dtype) * self.weight
+        return self.rms_norm(hidden, self.weight, self.epsilon)
 
 
 class CausalAttention(nn.Module):
@@ -55,10 +67,12 @@ class CausalAttention(nn.Module):
         softmax_scale: float | None = None,
         cp_comm_type: str | None = None,
         pg_collection: ProcessGroupCollection | None = None,
+        rope: Rope | None = None,
     ) -> None:
         del layer_number, attn_mask_type, attention_type, attention_dropout, cp_comm_type, pg_collection
         super().__init__()
         self.softmax_scale = softmax_scale
+        self.rope = rope  # None: megatron.core has turned query and key already
         self.grouped = config.num_query_groups != config.num_attention_heads
 
     def forward(
@@ -77,10 +91,17 @@ class CausalAttention(nn.Module):
         """
         del attention_mask, attn_mask_type, attention_bias
         if packed_seq_params is None:
-            return self._causal(query, key, value)
-        lengths = packed_seq_params.cu_seqlens_q.diff().tolist()
-        documents = zip(*(torch.split(tensor.unsqueeze(1), lengths) for tensor in (query, key, value)), strict=True)
+            return self._causal(*self._turned(query, key, None), value)
+        bounds = packed_seq_params.cu_seqlens_q
+        query, key, value = (tensor.unsqueeze(1) for tensor in (query, key, value))
+        query, key = self._turned(query, key, bounds)
+        lengths = bounds.diff().tolist()
+        documents = zip(*(torch.split(tensor, lengths) for tensor in (query, key, value)), strict=True)
         return torch.cat([self._causal(*document) for document in documents]).squeeze(1)
+
+    def _turned(self, query: Tensor, key: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[s, b, n, d], [s, b, g, d] -> the same, turned by their positions unless megatron.core has done so."""
+        return (query, key) if self.rope is None else self.rope(query, key, cu_seqlens=cu_seqlens)
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[s, b, n, d], [s, b, g, d], [s, b, g, d] -> [s, b, n d]."""
@@ -117,37 +138,42 @@ def hide_padding(num_tokens: int) -> Callable[[nn.Module, object, tuple[Tensor, 
     return hide
 
 
-def llama_block(num_layers: int) -> TransformerBlockSubmodules:
-    """One pipeline stage's layers, and the norm that follows the last layer of the model."""
-    return TransformerBlockSubmodules(layer_specs=[llama_layer()] * num_layers, layer_norm=RmsNorm)
+def llama_block(num_layers: int, operations: ModelOperations, rope: Rope | None) -> TransformerBlockSubmodules:
+    """Some layers, and the norm that follows the last layer of the model; `rope` where attention turns query and key."""
+    layer = llama_layer(operations, rope)
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=_norm(operations))
 
 
-def llama_layer() -> ModuleSpec:
+def llama_layer(operations: ModelOperations, rope: Rope | None) -> ModuleSpec:
     """What one LLaMA layer is made of."""
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
             linear_qkv=ColumnParallelLinear,
-            core_attention=CausalAttention,
+            core_attention=ModuleSpec(module=CausalAttention, params={"rope": rope}),
             linear_proj=RowParallelLinear,
             q_layernorm=IdentityOp,
             k_layernorm=IdentityOp,
         ),
     )
-    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear))
+    mlp = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear, activation_func=operations.swiglu)
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RmsNorm,
+            input_layernorm=_norm(operations),
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RmsNorm,
-            mlp=mlp,
+            pre_mlp_layernorm=_norm(operations),
+            mlp=ModuleSpec(module=MLP, submodules=mlp),
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=SHARDED_NORM_NAMES,
         ),
     )
+
+
+def _norm(operations: ModelOperations) -> ModuleSpec:
+    return ModuleSpec(module=RmsNorm, params={"rms_norm": operations.rms_norm})
 
 
 # Checkpoints carry the norms under the names TransformerEngine's fused layers give them, as stock megatron.core's do.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
@@ -24,8 +25,10 @@ from megatron_astro.checkpoint.training_state import (
 from megatron_astro.config.run import DataConfig, ModelConfig, RunConfig
 from megatron_astro.data.samples import SampleStream, heldout_documents, open_sample_stream
 from megatron_astro.errors import CheckpointError, ConfigError, DataError
-from megatron_astro.model.build import build_stage
+from megatron_astro.model.build import DTYPES, build_stage
+from megatron_astro.model.operations import select_operations
 from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.ops.adamw import ADAMW, adamw_fused
 from megatron_astro.parallel.launch import World
 from megatron_astro.parallel.plan import ParallelPlan, make_plan
 from megatron_astro.provenance import file_sha256
@@ -104,9 +107,13 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
     """Open the data, build this rank's model and optimizer, load the newest checkpoint or the verified start."""
     samples = _open_samples(config, sizes)
     fingerprint = data_fingerprint(config.data, _num_samples(config))
-    model = _build_model(config, sizes, plan)
+    model = _build_model(config, world.device, sizes, plan)
     optimizer = build_optimizer(
-        config.optimizer, [model], bf16=config.model.dtype == "bfloat16", distributed=config.parallel.distributed_optimizer
+        config.optimizer,
+        [model],
+        bf16=config.model.dtype == "bfloat16",
+        distributed=config.parallel.distributed_optimizer,
+        fused=ADAMW.select(config.ops.adamw, world.device, torch.float32) is adamw_fused,
     )
     checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
     if checkpoint is None:
@@ -174,8 +181,9 @@ def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[Tokens]:
     return documents
 
 
-def _build_model(config: RunConfig, sizes: LlamaSizes, plan: ParallelPlan) -> DistributedDataParallel:
-    stage = build_stage(sizes, plan, dtype=config.model.dtype, recompute=config.model.recompute)
+def _build_model(config: RunConfig, device: torch.device, sizes: LlamaSizes, plan: ParallelPlan) -> DistributedDataParallel:
+    operations = select_operations(config.ops, device, DTYPES[config.model.dtype])
+    stage = build_stage(sizes, plan, dtype=config.model.dtype, recompute=config.model.recompute, operations=operations)
     stage.config.finalize_model_grads_func = finalize_model_grads
     settings = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True, use_distributed_optimizer=config.parallel.distributed_optimizer

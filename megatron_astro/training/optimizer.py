@@ -1,25 +1,34 @@
 """AdamW under megatron.core's optimizer, on a CPU or a GPU, with state that any layout can resume.
 
 megatron.core 0.16.1 saves optimizer state for every layout only if its Adam keeps the step count in the parameter group, as apex's and
-TransformerEngine's do; torch's own does not. `AdamW` here does, on torch's fused kernel, and `_use_our_adamw` is the one place where it
-takes their seat, so that every machine runs the same optimizer.
+TransformerEngine's do; torch's own does not. `AdamW` here does, and `_use_our_adamw` is the one place where it takes their seat, so that
+every machine runs the same optimizer.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core.distributed import DistributedDataParallel
-from megatron.core.optimizer import MegatronOptimizer, distrib_optimizer, get_megatron_optimizer
+from megatron.core.optimizer import ChainedOptimizer, MegatronOptimizer, distrib_optimizer, get_megatron_optimizer
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from megatron_astro.config.run import OptimizerConfig
+from megatron_astro.ops.adamw import (
+    AdamwSettings,
+    AdamwTensors,
+    adamw_fused,
+    adamw_reference,
+    squared_norm_fused,
+)
 
 
 class AdamW(torch.optim.Optimizer):
-    """Decoupled-weight-decay Adam (Loshchilov and Hutter 2019, algorithm 2); the step count is `group["step"]`."""
+    """Decoupled-weight-decay Adam (Loshchilov and Hutter 2019, algorithm 2) by PyTorch; the step count is `group["step"]`."""
+
+    apply_update = staticmethod(adamw_reference)
 
     def __init__(
         self,
@@ -33,6 +42,8 @@ class AdamW(torch.optim.Optimizer):
         if not adam_w_mode:
             raise ValueError("only decoupled weight decay is implemented")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps, "step": 0})
+        self.gradient_scale: Tensor | None = None
+        """What the gradients of the next step, and of no other, are multiplied by."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -40,38 +51,43 @@ class AdamW(torch.optim.Optimizer):
         del closure
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
+            group["step"] += 1
             if params:
                 self._update(group, params)
-            group["step"] += 1
+        self.gradient_scale = None
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for param in params:
             if not self.state[param]:
                 self.state[param] = {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
-        device = params[0].device
-        adamw(
-            params,
-            [param.grad for param in params if param.grad is not None],
-            [self.state[param]["exp_avg"] for param in params],
-            [self.state[param]["exp_avg_sq"] for param in params],
-            [],
-            [torch.tensor(float(group["step"]), device=device) for _ in params],  # the kernel adds one to each
-            fused=True,
-            amsgrad=False,
+        tensors = AdamwTensors(
+            parameters=params,
+            gradients=[param.grad for param in params if param.grad is not None],
+            exp_avgs=[self.state[param]["exp_avg"] for param in params],
+            exp_avg_sqs=[self.state[param]["exp_avg_sq"] for param in params],
+        )
+        settings = AdamwSettings(
+            learning_rate=group["lr"],
+            step=group["step"],
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            lr=group["lr"],
+            epsilon=group["eps"],
             weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
         )
+        self.apply_update(tensors, settings, self.gradient_scale)
+
+
+class FusedAdamW(AdamW):
+    """AdamW by our kernel, which also scales the gradients: clipping costs no pass over them."""
+
+    apply_update = staticmethod(adamw_fused)
 
 
 def build_optimizer(
-    config: OptimizerConfig, model: list[DistributedDataParallel], *, bf16: bool, distributed: bool
+    config: OptimizerConfig, model: list[DistributedDataParallel], *, bf16: bool, distributed: bool, fused: bool = False
 ) -> MegatronOptimizer:
     """megatron.core's optimizer around our AdamW: float32 state, gradient clipping, state shared over data-parallel ranks."""
-    _use_our_adamw()
+    _use_our_adamw(FusedAdamW if fused else AdamW)
     settings = megatron_optimizer.OptimizerConfig(
         optimizer="adam",
         lr=config.learning_rate,
@@ -94,8 +110,22 @@ def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float) -> Non
         group["lr"] = learning_rate
 
 
-def _use_our_adamw() -> None:
-    megatron_optimizer.Adam = AdamW
+def clip_gradients(optimizer: MegatronOptimizer, largest_norm: float) -> float:
+    """The gradients' norm over all ranks; if it is above `largest_norm`, they are scaled down to it, by the next update where that can."""
+    (member,) = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else (optimizer,)
+    if not isinstance(member.optimizer, FusedAdamW):
+        return float(optimizer.clip_grad_norm(largest_norm))
+    gradients = member.get_main_grads_for_grad_norm()
+    device = torch.cuda.current_device()
+    squares = squared_norm_fused(gradients) if gradients else torch.zeros((), dtype=torch.float64, device=device)
+    dist.all_reduce(squares, group=member.get_grad_stats_parallel_group())
+    norm = squares.sqrt()
+    member.optimizer.gradient_scale = (largest_norm / (norm + 1e-6)).clamp(max=1).float()  # as megatron.core clips
+    return float(norm)
+
+
+def _use_our_adamw(adamw: type[AdamW]) -> None:
+    megatron_optimizer.Adam = adamw
     megatron_optimizer.USING_PYTORCH_OPTIMIZER = False
-    distrib_optimizer.Adam = AdamW
+    distrib_optimizer.Adam = adamw
     distrib_optimizer.HAVE_APEX_OR_TE = True

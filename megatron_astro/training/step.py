@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megatron_astro.data.loader import Batch
 from megatron_astro.training.loss import lm_forward
-from megatron_astro.training.optimizer import set_learning_rate
+from megatron_astro.training.optimizer import clip_gradients, set_learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def train_step(
     )
     loss = mean_loss(reports)
     optimizer.prepare_grads()
-    grad_norm = float(optimizer.clip_grad_norm(clip_grad_norm))
+    grad_norm = clip_gradients(optimizer, clip_grad_norm)
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # both are the same on every rank
         return StepOutcome(loss=loss, grad_norm=grad_norm, updated=False)
     optimizer.step_with_ready_grads()

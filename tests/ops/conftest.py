@@ -39,3 +39,49 @@ def assert_close():
         assert worst <= allowed, f"error {worst:.3g} > {allowed:.3g}"
 
     return check
+
+
+def results_of(function, tensors, grad_outputs, dtype):
+    """Outputs and gradients of a function of tensors, computed in a dtype on copies: a fused function may use its inputs' memory."""
+    inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in tensors]
+    outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    kept = [output.detach().clone() for output in outputs]
+    grad_outputs = [grad.to(output.dtype) for grad, output in zip(grad_outputs, outputs, strict=True)]
+    grads = torch.autograd.grad(outputs, inputs, grad_outputs)
+    return [*kept, *grads]
+
+
+@pytest.fixture(scope="session")
+def compare(assert_close):
+    """Outputs and gradients of `fused` against those of `reference` and of `truth` in float64."""
+
+    def check(fused, reference, truth, tensors, grad_outputs):
+        dtype = tensors[0].dtype
+        ours, theirs = (results_of(function, tensors, grad_outputs, dtype) for function in (fused, reference))
+        for results in zip(ours, theirs, results_of(truth, tensors, grad_outputs, torch.float64), strict=True):
+            assert_close(*results)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def random():
+    """Normal random tensors of some shapes."""
+    return lambda dtype, *shapes, scale=1.0: [(torch.randn(shape) * scale).to(dtype) for shape in shapes]
+
+
+@pytest.fixture(scope="session")
+def same_when_compiled():
+    """Gradients of a scalar function of tensors, eagerly and as one compiled graph."""
+
+    def check(function, tensors):
+        results = []
+        for variant in (function, torch.compile(function, fullgraph=True, backend="aot_eager")):
+            inputs = [tensor.clone().requires_grad_() for tensor in tensors]
+            variant(*inputs).backward()
+            results.append([tensor.grad for tensor in inputs])
+        for eager, compiled in zip(*results, strict=True):
+            torch.testing.assert_close(compiled, eager)
+
+    return check

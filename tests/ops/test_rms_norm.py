@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.library import opcheck
@@ -10,15 +12,6 @@ DTYPES = [torch.float32, torch.bfloat16]
 raw = torch.ops.megatron_astro
 
 
-def run(function, tensors, grad_outputs, dtype):
-    """Outputs and gradients of `function` computed in a dtype."""
-    inputs = [tensor.to(dtype).requires_grad_() for tensor in tensors]
-    outputs = function(*inputs, EPSILON)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    grads = torch.autograd.grad(outputs, inputs, [grad.to(dtype) for grad in grad_outputs])
-    return [*outputs, *grads]
-
-
 def truth_of_norm(hidden, weight, epsilon):
     return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + epsilon) * weight
 
@@ -27,32 +20,24 @@ def truth_of_add_norm(hidden, residual, weight, epsilon):
     return truth_of_norm(hidden + residual, weight, epsilon), hidden + residual
 
 
-def random(dtype, *shapes, scale=1.0):
-    return [(torch.randn(shape) * scale).to(dtype) for shape in shapes]
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e12])
-def test_error_is_at_most_twice_pytorchs(instruction_set, shape, dtype, scale, assert_close):
+def test_error_is_at_most_twice_pytorchs(instruction_set, shape, dtype, scale, random, compare):
     torch.manual_seed(0)
     tensors = [*random(dtype, shape, scale=scale), *random(dtype, shape[-1:])]
-    grads = random(dtype, shape)
-    ours, reference = (run(function, tensors, grads, dtype) for function in (rms_norm_fused, rms_norm_reference))
-    truth = run(truth_of_norm, tensors, grads, torch.float64)
-    for results in zip(ours, reference, truth, strict=True):
-        assert_close(*results)
+    functions = (partial(function, epsilon=EPSILON) for function in (rms_norm_fused, rms_norm_reference, truth_of_norm))
+    compare(*functions, tensors, random(dtype, shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_sum_is_normalised_and_passed_on(instruction_set, shape, dtype, assert_close):
+def test_the_sum_is_normalised_and_passed_on(instruction_set, shape, dtype, random, compare):
     torch.manual_seed(1)
-    tensors, grads = random(dtype, shape, shape, shape[-1:]), random(dtype, shape, shape)
-    ours, reference = (run(function, tensors, grads, dtype) for function in (add_rms_norm_fused, add_rms_norm_reference))
-    truth = run(truth_of_add_norm, tensors, grads, torch.float64)
-    for results in zip(ours, reference, truth, strict=True):
-        assert_close(*results)
+    functions = (
+        partial(function, epsilon=EPSILON) for function in (add_rms_norm_fused, add_rms_norm_reference, truth_of_add_norm)
+    )
+    compare(*functions, random(dtype, shape, shape, shape[-1:]), random(dtype, shape, shape))
 
 
 def test_one_column_is_a_sign(instruction_set):
@@ -82,14 +67,15 @@ def test_not_a_number_stays_one(instruction_set):
         assert output[1].isfinite().all()
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+def test_any_number_of_threads_gives_the_same_bits(random):
     torch.manual_seed(2)
-    tensors, grads = random(torch.float32, (300, 256), (256,)), random(torch.float32, (300, 256))
+    hidden, weight, grad = random(torch.float32, (300, 256), (256,), (300, 256))
+    _, inverse_rms = raw.rms_norm(hidden, weight, EPSILON)
     threads = torch.get_num_threads()
     results = []
     for num_threads in (1, 2, 3):
         torch.set_num_threads(num_threads)
-        results.append(run(rms_norm_fused, tensors, grads, torch.float32))
+        results.append(raw.rms_norm_backward(grad, None, hidden, weight, inverse_rms))
     torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
@@ -110,7 +96,7 @@ def test_the_raw_operation_refuses(arguments, text):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_knows_the_operations(dtype):
+def test_torch_knows_the_operations(dtype, random):
     hidden, residual, weight, grad = random(dtype, (3, 5, 8), (3, 5, 8), (8,), (3, 5, 8))
     opcheck(raw.rms_norm.default, (hidden, weight, EPSILON))
     opcheck(raw.add_rms_norm.default, (hidden, residual, weight, EPSILON))
@@ -119,16 +105,9 @@ def test_torch_knows_the_operations(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
-def test_compiles_as_one_graph():
+def test_compiles_as_one_graph(random, same_when_compiled):
     def norm_of_norm(hidden, weight):
         output, total = add_rms_norm_fused(rms_norm_fused(hidden, weight, EPSILON), hidden, weight, EPSILON)
         return (output * total).sum()
 
-    tensors = random(torch.float32, (6, 16), (16,))
-    results = []
-    for function in (norm_of_norm, torch.compile(norm_of_norm, fullgraph=True, backend="aot_eager")):
-        inputs = [tensor.clone().requires_grad_() for tensor in tensors]
-        function(*inputs).backward()
-        results.append([tensor.grad for tensor in inputs])
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager)
+    same_when_compiled(norm_of_norm, random(torch.float32, (6, 16), (16,)))

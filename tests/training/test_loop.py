@@ -26,6 +26,7 @@ def assert_same_numbers(ours, reference):
         assert grad_norm == pytest.approx(reference_norm, rel=GRADIENT_TOLERANCE)
 
 
+OPERATIONS = ("rms-norm", "swiglu", "rope", "cross-entropy", "adamw")
 LAYOUTS = {
     "pp2": (2, "--parallel.pp", 2),
     "pp2_uneven": (2, "--parallel.pp", 2, "--parallel.first-stage-layers", 3),
@@ -35,7 +36,14 @@ LAYOUTS = {
     "tp2_sequence_parallel": (2, "--parallel.tp", 2, "--parallel.sequence-parallel", True),
     "dp2_pp2": (4, "--parallel.pp", 2),
     "recompute": (1, "--model.recompute", "full"),
-}
+    # The others run the fused operations, as `auto` chooses them; the rule is theirs too: each sums the same terms in another order.
+    "reference_operations": (1, *(word for name in OPERATIONS for word in (f"--ops.{name}", "reference"))),
+    "chunked_loss_pp2": (2, "--ops.linear-cross-entropy", "fused", "--parallel.pp", 2),
+    "chunked_loss_tp2": (2, "--ops.linear-cross-entropy", "fused", "--parallel.tp", 2),
+    "chunked_loss_tp2_sequence_parallel_recompute": (
+        2, "--ops.linear-cross-entropy", "fused", "--parallel.tp", 2, "--parallel.sequence-parallel", True, "--model.recompute", "full",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

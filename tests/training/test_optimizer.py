@@ -5,7 +5,7 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from megatron_astro.training.optimizer import AdamW
+    from megatron_astro.training.optimizer import AdamW, FusedAdamW
 
 SETTINGS = {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
 
@@ -42,3 +42,19 @@ def test_state_is_only_the_two_moments():
 def test_coupled_weight_decay_is_refused():
     with pytest.raises(ValueError, match="decoupled"):
         AdamW([torch.nn.Parameter(torch.ones(1))], adam_w_mode=False, **SETTINGS)
+
+
+def test_the_fused_one_scales_the_gradients_of_one_step_alone():
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    fused, plain = FusedAdamW(parameters[:1], **SETTINGS), AdamW(parameters[1:], **SETTINGS)
+    for factor in (0.25, 1.0):
+        fused.gradient_scale = torch.tensor(factor) if factor < 1 else None
+        for parameter, scale in zip(parameters, (1.0, factor), strict=True):
+            parameter.grad = torch.tensor([1.0, -2.0, 3.0]) * scale
+        fused.step()
+        plain.step()
+        assert fused.gradient_scale is None
+    torch.testing.assert_close(*parameters)
+    torch.testing.assert_close(
+        *(optimizer.state[one]["exp_avg"] for optimizer, one in zip((fused, plain), parameters, strict=True))
+    )

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+
+import megatron_astro.ops.native  # noqa: F401  torch must load the kernels before the module that asks about them
+from megatron_astro import _ops
+from megatron_astro.ops import report
+from megatron_astro.ops.registry import OPERATIONS
+
+
+def test_every_operation_has_a_line_a_format():
+    lines = report.report(torch.device("cpu")).splitlines()
+    for operation in OPERATIONS:
+        for dtype in ("float32", "bfloat16"):
+            assert [operation.name, dtype, "fused", _ops.instruction_set()] in [line.split() for line in lines]
+
+
+def test_the_command_prints_it():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "megatron_astro.ops"], capture_output=True, text=True, check=True
+    )
+    assert "rms_norm" in done.stdout
+    assert f"device: {'cuda' if torch.cuda.is_available() else 'cpu'}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        (["apex/__init__.py", "apex/interfaces.py"], "not NVIDIA's apex but an unrelated package"),
+        (None, "not NVIDIA's apex"),
+        (["apex/__init__.py", "apex/optimizers/fused_adam.py"], "0.9.10.dev0, NVIDIA's"),
+    ],
+)
+def test_apex_is_told_from_its_namesake(monkeypatch, files, text):
+    monkeypatch.setattr(metadata, "version", lambda *_: "0.9.10.dev0")
+    monkeypatch.setattr(metadata, "files", lambda *_: files)
+    assert text in report.neighbours()["apex"]
+
+
+def test_what_is_not_installed_is_said_so(monkeypatch):
+    def missing(package):
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert set(report.neighbours().values()) == {"not installed"}
+
+
+def test_an_instruction_set_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="instruction set 'neon' is unknown"):
+        _ops.use_instruction_set("neon")
