@@ -1,4 +1,4 @@
-"""The same weights under other names: Hugging Face folders, Megatron distributed checkpoints, GGUF files.
+"""The same weights under other names: Hugging Face folders, Megatron checkpoints of both layouts, GGUF files.
 
 Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same, and
 `certificate.json`, the root of its weights, which is the same in every format and layout.
@@ -12,8 +12,9 @@ headers tell before anything is written, `memory_bound.py` how much memory it wi
 that a kill cannot spoil.
 `reader.py` and `shards.py` say how a format plugs in; `pieces.py` is the byte plan between the two, `checksums.py` joins CRC-32s. Files of
 `torch.save` are looked into by `torch_contents.py` and laid out by `torch_archive.py`.
-Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with
-`gguf_tokenizer.py`; the two formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
+Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `legacy.py` (on
+`legacy_contents.py`, `legacy_options.py` and the arithmetic of ranks in `rank_slices.py`), `gguf.py` with `gguf_tokenizer.py`; the three
+formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
 proof by logits, `vocabulary.py` the rows of added tokens. `digest.py` is the format of the roots, `certify.py` computes them,
 `differences.py` says where two checkpoints differ. `merging.py` makes one model of several (`merge_recipe.py` says how,
 `merge_methods.py` and `merge_sparsity.py` compute, `merge_checks.py` refuses what does not fit). `training_state.py` is training's

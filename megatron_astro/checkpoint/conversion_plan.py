@@ -14,16 +14,19 @@ from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
 from megatron_astro.checkpoint.journal import Task, partial_folder, refuse_unfinished, require_no_target, source_state
+from megatron_astro.checkpoint.legacy import LegacyReader, is_legacy
+from megatron_astro.checkpoint.legacy_writer import LegacyWriter
 from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
-from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.names import named_shapes, tensor_groups
 from megatron_astro.checkpoint.parity import Format
 from megatron_astro.checkpoint.reader import StoredReader, WeightReader
 from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
 from megatron_astro.checkpoint.vocabulary import GrownReader, NewRows, warn_of_tokens_without_rows
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.model.sizes import LlamaSizes
 
-SourceFormat = Literal["huggingface", "megatron", "gguf"]
+SourceFormat = Literal["huggingface", "megatron", "megatron-legacy", "gguf"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Verification = Literal["auto", "logits", "readback", "headers"]
 Proof = Literal["logits", "readback", "headers"]
@@ -31,11 +34,21 @@ Proof = Literal["logits", "readback", "headers"]
 READERS: dict[SourceFormat, Callable[[Path], WeightReader]] = {
     "huggingface": HuggingFaceReader,
     "megatron": DistributedReader,
+    "megatron-legacy": LegacyReader,
     "gguf": GgufReader,
 }
-WRITTEN_READERS: dict[Format, Callable[[Path], StoredReader]] = {"huggingface": HuggingFaceReader, "megatron": DistributedReader}
-WRITERS: dict[Format, Writer] = {"huggingface": HuggingFaceWriter(), "megatron": DistributedWriter()}
-OBVIOUS_TARGET: dict[SourceFormat, Format] = {"huggingface": "megatron", "megatron": "huggingface", "gguf": "huggingface"}
+WRITTEN_READERS: dict[Format, Callable[[Path], StoredReader]] = {
+    "huggingface": HuggingFaceReader,
+    "megatron": DistributedReader,
+    "megatron-legacy": LegacyReader,
+}
+OBVIOUS_TARGET: dict[SourceFormat, Format] = {
+    "huggingface": "megatron",
+    "megatron": "huggingface",
+    "megatron-legacy": "huggingface",
+    "gguf": "huggingface",
+}
+ONE_RANK = RankLayout()
 SPARE_BYTES = 100_000_000  # for tokenizer files and headers
 
 
@@ -47,20 +60,31 @@ class ConversionPlan:
     source_format: SourceFormat
     target: Path
     target_format: Format
+    layout: RankLayout
+    config_from: Path | None
+    writer: Writer
     source_sizes: LlamaSizes
     reader: WeightReader
     new_rows: NewRows
     dtype: torch.dtype | None
     shards: tuple[Shard, ...]
     shard_bytes: int
-    num_tensors: int
-    num_parameters: int
     num_bytes: int
     memory: MemoryNeed
     max_ram: int
     free_bytes: int
     proof: Proof
     proof_reason: str
+
+    @property
+    def num_tensors(self) -> int:
+        """Hugging Face tensors to be written."""
+        return len(named_shapes(self.reader.sizes))
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in them."""
+        return self.reader.sizes.num_parameters
 
     def task(self) -> Task:
         """What a resumed run must agree with."""
@@ -73,14 +97,20 @@ class ConversionPlan:
             torch=torch.__version__,
             vocabulary_size=self.reader.sizes.vocabulary_size,
             new_rows=self.new_rows,
+            layout=str(self.layout) if self.target_format == "megatron-legacy" else "",
+            config_from="" if self.config_from is None else str(self.config_from.resolve()),
         )
 
     def summary(self) -> str:
         """Some lines for the user."""
-        need = self.memory
+        need, layout = self.memory, self.layout
+        ranks = f" for tp {layout.tp} x pp {layout.pp} x vpp {layout.vpp}" if self.target_format == "megatron-legacy" else ""
+        size = f"files: {sum(len(shard.files) for shard in self.shards)}" + (
+            "" if ranks else f" of up to {self.shard_bytes / 1e9:.2f} GB"
+        )
         return (
             f"source: {self.source} ({self.source_format})\n"
-            f"target: {self.target} ({self.target_format}); weight files: {len(self.shards)} of up to {self.shard_bytes / 1e9:.2f} GB\n"
+            f"target: {self.target} ({self.target_format}{ranks}); weight {size}\n"
             f"tensors: {self.num_tensors} with {self.num_parameters / 1e6:.1f} million parameters, "
             f"{self.num_bytes} bytes to write as {self.dtype or 'stored'}\n"
             f"memory: about {need.num_bytes / 2**20:.0f} MiB at most of {self.max_ram / 2**20:.0f} MiB allowed, for {need.num_threads} "
@@ -102,38 +132,36 @@ def plan_conversion(
     shard_bytes: int,
     vocabulary_size: int | None = None,
     new_rows: NewRows = "mean",
+    layout: RankLayout = ONE_RANK,
+    config_from: Path | None = None,
 ) -> ConversionPlan:
     """Open the source, check all that headers can tell, and plan; arguments as of `convert`. Touches nothing."""
     source_format = detect_format(source)
     target_format = target_format or OBVIOUS_TARGET[source_format]
-    if source_format == "gguf" and target_format == "megatron":
-        raise ConfigError(f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to megatron")
+    _refuse_contradictions(source, source_format, target_format, layout, config_from)
     require_no_target(target)
-    stored = open_checkpoint(source)
+    stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
-    warn_of_tokens_without_rows(
-        source / MODEL_FILES_FOLDER if source_format == "megatron" else source, reader.sizes.vocabulary_size
-    )
-    groups = tensor_groups(reader.sizes)
-    chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
-    num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
-    num_parameters = sum(group.num_parameters for group in groups)
-    memory = memory_need(reader, chosen)
-    require_within(memory, max_ram)
-    proof, reason = _choose_proof(verification, source_format, num_parameters, max_ram)
+    warn_of_tokens_without_rows(config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
+    chosen = None if dtype is None else getattr(torch, dtype)
+    num_bytes = sum(stored_bytes(group, reader, chosen) for group in tensor_groups(reader.sizes))
+    require_within(memory := memory_need(reader, chosen), max_ram)
+    proof, reason = _choose_proof(verification, source_format, reader.sizes.num_parameters, max_ram, config_from)
+    writer = make_writer(target_format, layout)
     return ConversionPlan(
         source=source,
         source_format=source_format,
         target=target,
         target_format=target_format,
+        layout=layout,
+        config_from=config_from,
+        writer=writer,
         source_sizes=stored.sizes,
         reader=reader,
         new_rows=new_rows,
         dtype=chosen,
-        shards=WRITERS[target_format].plan(reader, chosen, shard_bytes),
+        shards=writer.plan(reader, chosen, shard_bytes),
         shard_bytes=shard_bytes,
-        num_tensors=sum(len(group.names) for group in groups),
-        num_parameters=num_parameters,
         num_bytes=num_bytes,
         memory=memory,
         max_ram=max_ram,
@@ -141,6 +169,18 @@ def plan_conversion(
         proof=proof,
         proof_reason=reason,
     )
+
+
+def model_files_folder(path: Path, source_format: SourceFormat) -> Path:
+    """Where a checkpoint's config.json and tokenizer are."""
+    return path / MODEL_FILES_FOLDER if source_format in ("megatron", "megatron-legacy") else path
+
+
+def make_writer(target_format: Format, layout: RankLayout) -> Writer:
+    """What writes a format; only the legacy one is cut for a layout."""
+    if target_format == "megatron-legacy":
+        return LegacyWriter(layout)
+    return HuggingFaceWriter() if target_format == "huggingface" else DistributedWriter()
 
 
 def open_checkpoint(path: Path) -> WeightReader:
@@ -160,13 +200,36 @@ def detect_format(path: Path) -> SourceFormat:
     refuse_unfinished(path)
     if (path / METADATA_FILE).is_file() or next(path.glob("*.distcp"), None):
         return "megatron"
+    if is_legacy(path):
+        return "megatron-legacy"
     if (path / "config.json").is_file():
         return "huggingface"
-    raise CheckpointError(f"{path} is no checkpoint: it holds neither config.json (Hugging Face) nor {METADATA_FILE} (Megatron)")
+    if found := next(path.glob(f"*/{METADATA_FILE}"), None):
+        raise CheckpointError(f"{path} is no checkpoint, but {found.parent} in it is: name that folder")
+    raise CheckpointError(
+        f"{path} is no checkpoint: it holds neither config.json (Hugging Face) nor {METADATA_FILE} (Megatron) nor ranks' folders mp_rank_* "
+        "(legacy Megatron)"
+    )
+
+
+def _refuse_contradictions(
+    source: Path, source_format: SourceFormat, target_format: Format, layout: RankLayout, config_from: Path | None
+) -> None:
+    """ConfigError for formats and options that do not go together."""
+    if source_format == "gguf" and target_format != "huggingface":
+        raise ConfigError(
+            f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to {target_format}"
+        )
+    if target_format != "megatron-legacy" and layout != ONE_RANK:
+        raise ConfigError(
+            f"the layout {layout} is for the format megatron-legacy; what is written in the format {target_format} loads at any layout"
+        )
+    if config_from is not None and source_format != "megatron-legacy":
+        raise ConfigError(f"config_from is for legacy Megatron checkpoints without a configuration; {source} has its own")
 
 
 def _choose_proof(
-    verification: Verification, source_format: SourceFormat, num_parameters: int, max_ram: int
+    verification: Verification, source_format: SourceFormat, num_parameters: int, max_ram: int, config_from: Path | None
 ) -> tuple[Proof, str]:
     """The proof and why; ConfigError when logits were asked for by name and cannot be had."""
     if verification in ("readback", "headers"):
@@ -176,6 +239,8 @@ def _choose_proof(
         obstacle = f"comparing logits takes about {needed / 2**30:.1f} GiB, max_ram is {max_ram / 2**30:.1f} GiB"
     if source_format == "gguf":
         obstacle = "no second program here computes logits from a GGUF file"
+    if config_from is not None:
+        obstacle = "the source is read with the configuration of another folder"
     if obstacle is None:
         return "logits", "both models fit in max_ram, one after the other"
     if verification == "logits":

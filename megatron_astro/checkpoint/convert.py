@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_astro.checkpoint.conversion_plan import (
+    ONE_RANK,
     WRITTEN_READERS,
     ConversionPlan,
     Dtype,
@@ -21,6 +22,7 @@ from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
 from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup
 from megatron_astro.checkpoint.vocabulary import NewRows
 from megatron_astro.checkpoint.writing import ReadBack, bytes_to_write, certify_conversion, write_and_read_back
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
 from megatron_astro.records import CertificateRecord, ParityRecord, write_record
@@ -73,6 +75,8 @@ def convert(
     shard_bytes: int = SHARD_BYTES,
     vocabulary_size: int | None = None,
     new_rows: NewRows = "mean",
+    layout: RankLayout = ONE_RANK,
+    config_from: Path | None = None,
     before_group: BeforeGroup | None = None,
 ) -> Conversion:
     """Convert `source` into the new folder `target`, or go on where an interrupted conversion of the same stopped.
@@ -84,32 +88,29 @@ def convert(
     dtype
         None keeps the stored types (GGUF: float32).
     verification
-        "readback" reads the target again, compares every tensor bit for bit with the source and writes `certificate.json`; "logits"
-        loads both models in float32 besides, one after the other; "headers" only compares names, types and shapes; "auto" is logits
-        where `max_ram` allows, else readback.
+        "readback" compares every tensor written with the source, bit for bit, and writes `certificate.json`; "logits" loads both models
+        in float32 besides; "headers" only compares names, types and shapes; "auto" is logits where `max_ram` allows, else readback.
     max_ram
         Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
     shard_bytes
         Size of the weight files written; a kill loses at most the two that are on their way to the disk.
-    vocabulary_size
-        Tokens the result has rows for; None keeps the rows there are.
-    new_rows
-        What added rows hold (see `vocabulary.py`).
+    vocabulary_size, new_rows
+        Tokens the result has rows for (None keeps the rows there are), and what added rows hold (see `vocabulary.py`).
+    layout
+        The ranks a legacy Megatron checkpoint is written for.
+    config_from
+        Hugging Face folder whose configuration and tokenizer a legacy Megatron checkpoint is read with; None means its own.
     before_group
         Called before each group of tensors is read, by the thread that reads it.
 
-    Raises
-    ------
-    CheckpointError
-        The source is incomplete, the disk full, or the result not the same model.
-    ConfigError
-        The model, the target or the memory bound cannot be used.
+    CheckpointError: the source is incomplete, the disk full, or the result not the same model. ConfigError or ParallelError: the model, the
+    target, the layout or the memory bound cannot be used.
 
     After an error of the input no target is left; after a full disk or a kill `TARGET.partial` is, to be resumed.
     """
     plan = plan_conversion(
         source, target, target_format=target_format, dtype=dtype, verification=verification, max_ram=max_ram,
-        shard_bytes=shard_bytes, vocabulary_size=vocabulary_size, new_rows=new_rows,
+        shard_bytes=shard_bytes, vocabulary_size=vocabulary_size, new_rows=new_rows, layout=layout, config_from=config_from,
     )  # fmt: skip
     return carry_out(plan, before_group)
 

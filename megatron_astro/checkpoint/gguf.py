@@ -171,9 +171,15 @@ class GgufReader:
         refused = {
             "llama.expert_count": 0,
             "llama.rope.scaling.type": "none",
+            "llama.rope.scaling.factor": 1.0,
             "llama.rope.scale_linear": 1.0,
             "llama.rope.dimension_count": head_size,
             "llama.attention.value_length": head_size,
+            "llama.attention.sliding_window": 0,
+            "llama.logit_scale": 1.0,
+            "llama.embedding_scale": 1.0,
+            "llama.residual_scale": 1.0,
+            "split.count": 1,  # several files, to be joined by llama.cpp's gguf-split
         }
         for name, accepted in refused.items():
             if self.metadata.get(name, accepted) != accepted:

@@ -40,6 +40,8 @@ class Task:
     torch: str
     vocabulary_size: int
     new_rows: str
+    layout: str = ""
+    config_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,19 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.legacy import LegacyReader
+from megatron_astro.checkpoint.legacy_contents import spelt
 from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.reader import read_group
 from megatron_astro.config.run import ParallelConfig
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.parallel.launch import single_process
-from megatron_astro.parallel.plan import make_plan
+from megatron_astro.parallel.plan import ParallelPlan, make_plan
 from megatron_astro.provenance import current_provenance
 from megatron_astro.records import ParityRecord
 
-Format = Literal["huggingface", "megatron"]
+Format = Literal["huggingface", "megatron", "megatron-legacy"]
 
 # Measured on SmolLM2-135M (30 layers, logits up to 38) with the text below. Float32 alone: 7e-5 from float64, and 5e-5 to 7e-5 between
 # orders of summation. Mistakes: one norm weight of 17,280 off by 1 % 1.3e-3, norm epsilon 1e-6 for 1e-5 1.5e-2, theta off by 1 % 2.3e-2,
@@ -70,23 +73,35 @@ def megatron_logits(folder: Path, tokens: tuple[int, ...], sizes: LlamaSizes, ro
 
     from megatron_astro.model.build import build_stage
 
-    heads = {"num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
-    plan = make_plan(ParallelConfig(), 1, num_layers=sizes.num_layers, **heads)
     with single_process() as world:
-        model = build_stage(sizes, plan, dtype="float32")
+        model = build_stage(sizes, _one_rank(sizes), dtype="float32")
         loaded = dist_checkpointing.load({"model": model.sharded_state_dict()}, str(folder))  # a training checkpoint holds more
         model.load_state_dict(loaded["model"])
-        _round_weights(model, rounded_to)
-        model.eval()
-        ids = torch.tensor([tokens], device=world.device)
-        with torch.no_grad():
-            logits: Tensor = model(ids, torch.arange(len(tokens), device=world.device).unsqueeze(0), None)[0]
-        return logits.cpu()
+        return _logits(model, tokens, rounded_to, world.device)
+
+
+def legacy_logits(folder: Path, tokens: tuple[int, ...], sizes: LlamaSizes, rounded_to: torch.dtype | None) -> Tensor:
+    """Float32 logits of our model, put together from the ranks' files of a legacy checkpoint. -> [s, V]."""
+    from megatron_astro.model.build import build_stage
+
+    with single_process() as world:
+        model = build_stage(sizes, _one_rank(sizes), dtype="float32")
+        state = {}
+        reader = LegacyReader(folder)
+        for group in tensor_groups(sizes):
+            tensors = read_group(reader, group)
+            runs = group.rule.layout.runs([len(tensor) for tensor in tensors], sizes)
+            state[spelt(group.rule.megatron, group.layer, "local")] = torch.cat(
+                [tensors[run.tensor][run.begin : run.end] for run in runs]
+            )
+        model.load_state_dict(state, strict=False)  # all weights, which the reader has checked; no empty extra states
+        return _logits(model, tokens, rounded_to, world.device)
 
 
 LOGITS: dict[Format, Callable[[Path, tuple[int, ...], LlamaSizes, torch.dtype | None], Tensor]] = {
     "huggingface": hugging_face_logits,
     "megatron": megatron_logits,
+    "megatron-legacy": legacy_logits,
 }
 
 
@@ -129,6 +144,20 @@ def compare_logits(
         num_parameters=sum(group.num_parameters for group in groups),
         provenance=current_provenance(),
     )
+
+
+def _one_rank(sizes: LlamaSizes) -> ParallelPlan:
+    return make_plan(ParallelConfig(), 1, num_layers=sizes.num_layers, num_heads=sizes.num_heads, num_kv_heads=sizes.num_kv_heads)
+
+
+def _logits(model: torch.nn.Module, tokens: tuple[int, ...], rounded_to: torch.dtype | None, device: torch.device) -> Tensor:
+    """What a Megatron model computes. -> [s, V]."""
+    _round_weights(model, rounded_to)
+    model.eval()
+    with torch.no_grad():
+        ids, positions = torch.tensor([tokens], device=device), torch.arange(len(tokens), device=device).unsqueeze(0)
+        logits: Tensor = model(ids, positions, None)[0]
+    return logits.cpu()
 
 
 def _probe_loss(logits: Tensor, tokens: tuple[int, ...]) -> float:

@@ -18,7 +18,7 @@ from megatron_astro.checkpoint.certify import (
     type_name,
     write_conversion_certificate,
 )
-from megatron_astro.checkpoint.conversion_plan import WRITERS, ConversionPlan
+from megatron_astro.checkpoint.conversion_plan import ConversionPlan
 from megatron_astro.checkpoint.journal import Journal
 from megatron_astro.checkpoint.names import Group, named_shapes
 from megatron_astro.checkpoint.pieces import StoredTensor
@@ -55,7 +55,7 @@ def bytes_to_write(plan: ConversionPlan, journal: Journal) -> int:
 
 def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: BeforeGroup | None, advance: Advance) -> ReadBack:
     """Write the shards that are not finished yet, read all back, and write what makes the folder a checkpoint."""
-    writer, folder = WRITERS[plan.target_format], journal.folder
+    writer, folder = plan.writer, journal.folder
     shapes, found = named_shapes(plan.reader.sizes), ReadBack()
     digests: list[Future[TensorDigest]] = []
     with (

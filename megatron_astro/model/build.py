@@ -15,12 +15,11 @@ from megatron.core.tensor_parallel.layers import (
 )
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_astro.errors import ParallelError
 from megatron_astro.model import cpu_support
-from megatron_astro.model.layers import llama_block
+from megatron_astro.model.layers import hide_padding, llama_block
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
-from megatron_astro.parallel.plan import ParallelPlan
+from megatron_astro.parallel.plan import ParallelPlan, padded_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -28,30 +27,44 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def build_stage(
     sizes: LlamaSizes, plan: ParallelPlan, *, dtype: str = "float32", recompute: Literal["none", "full"] = "none"
 ) -> GPTModel:
-    """This rank's pipeline stage and tensor-parallel slice, with uninitialised weights: load a checkpoint into it.
+    """This rank's pipeline stage and tensor-parallel slice where a stage is one chunk; as of `build_chunks`."""
+    (stage,) = build_chunks(sizes, plan, dtype=dtype, recompute=recompute)
+    return stage
+
+
+def build_chunks(
+    sizes: LlamaSizes, plan: ParallelPlan, *, dtype: str = "float32", recompute: Literal["none", "full"] = "none"
+) -> list[GPTModel]:
+    """This rank's `plan.vpp` chunks of layers, tensor-parallel slices of them, with uninitialised weights: load a checkpoint into them.
 
     The process groups of `plan` must be joined (`parallel.launch.model_parallel_groups`).
     """
-    if sizes.vocabulary_size % plan.tp:
-        raise ParallelError(
-            f"the vocabulary of {sizes.vocabulary_size} is not divisible by parallel.tp = {plan.tp}; choose a tp that divides it"
-        )
     cpu_support.install()
     model_parallel_cuda_manual_seed(1)  # its tracker must exist, but a LLaMA without dropout draws nothing from it
+    config = transformer_config(sizes, plan, dtype=dtype, recompute=recompute)
+    return [_build_chunk(sizes, plan, config, chunk) for chunk in range(plan.vpp)]
+
+
+def _build_chunk(sizes: LlamaSizes, plan: ParallelPlan, config: TransformerConfig, chunk: int) -> GPTModel:
     stage = parallel_state.get_pipeline_model_parallel_rank()
+    rows = padded_vocabulary(sizes.vocabulary_size, plan.tp)
     model = GPTModel(
-        config=transformer_config(sizes, plan, dtype=dtype, recompute=recompute),
-        transformer_layer_spec=llama_block(plan.layers_per_stage[stage]),
-        vocab_size=sizes.vocabulary_size,
+        config=config,
+        transformer_layer_spec=llama_block(plan.layers_per_stage[stage] // plan.vpp),
+        vocab_size=rows,
         max_sequence_length=sizes.max_positions,
-        pre_process=stage == 0,
-        post_process=stage == plan.pp - 1,
+        pre_process=stage == 0 and chunk == 0,
+        post_process=stage == plan.pp - 1 and chunk == plan.vpp - 1,
         share_embeddings_and_output_weights=sizes.tied_embeddings,
         position_embedding_type="rope",
         rotary_base=sizes.rope_theta,
+        vp_stage=chunk if plan.vpp > 1 else None,
     )
     model.rotary_pos_emb.inv_freq = inverse_frequencies(sizes).to(torch.cuda.current_device())
     _mark_sharded_weights(model)
+    if model.post_process and rows > sizes.vocabulary_size:
+        rows_before = parallel_state.get_tensor_model_parallel_rank() * rows // plan.tp
+        model.output_layer.register_forward_hook(hide_padding(sizes.vocabulary_size - rows_before))
     return model.to(torch.cuda.current_device())
 
 
@@ -89,6 +102,7 @@ def transformer_config(
         # the layout
         tensor_model_parallel_size=plan.tp,
         pipeline_model_parallel_size=plan.pp,
+        virtual_pipeline_model_parallel_size=plan.vpp if plan.vpp > 1 else None,
         sequence_parallel=plan.sequence_parallel,
         num_layers_in_first_pipeline_stage=plan.layers_per_stage[0] if len(set(plan.layers_per_stage)) > 1 else None,
         # the numbers

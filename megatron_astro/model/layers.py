@@ -3,6 +3,8 @@
 Shapes: s sequence, b micro-batch, h hidden, t tensor-parallel ranks; n query heads and g key/value heads on this rank, d head size.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
@@ -73,6 +75,21 @@ class CausalAttention(nn.Module):
             query, key, value, is_causal=True, scale=self.softmax_scale, enable_gqa=self.grouped
         )
         return context.permute(2, 0, 1, 3).flatten(2)
+
+
+def hide_padding(num_tokens: int) -> Callable[[nn.Module, object, tuple[Tensor, Tensor | None]], tuple[Tensor, Tensor | None]]:
+    """A forward hook for the output layer: logits after this rank's first `num_tokens` become -inf. [s, b, v/t] -> [s, b, v/t].
+
+    They belong to rows that only pad the vocabulary. No probability and no gradient reaches them, so that a padded model computes, and
+    learns, what the unpadded one does.
+    """
+
+    def hide(module: nn.Module, inputs: object, output: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        del module, inputs
+        logits, bias = output
+        return logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) >= num_tokens, float("-inf")), bias
+
+    return hide
 
 
 def llama_block(num_layers: int) -> TransformerBlockSubmodules:

@@ -1,5 +1,6 @@
 """The shape of a LLaMA, read from a Hugging Face `config.json`; what our model cannot express is refused by name."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ class LlamaSizes:
         """Read a LLaMA `config.json` (transformers 4 or 5 style); ConfigError names a missing key or a feature we cannot express."""
         _refuse_unknown_features(config)
         heads = _number(config, "num_attention_heads")
+        kv_heads = heads if config.get("num_key_value_heads") is None else _number(config, "num_key_value_heads")
         hidden = _number(config, "hidden_size")
         theta, scaling = _read_rope(config)
         return cls(
@@ -45,11 +47,11 @@ class LlamaSizes:
             hidden_size=hidden,
             ffn_size=_number(config, "intermediate_size"),
             num_heads=heads,
-            num_kv_heads=config.get("num_key_value_heads") or heads,
-            head_size=config.get("head_dim") or hidden // heads,
+            num_kv_heads=kv_heads,
+            head_size=_head_size(config, hidden, heads, kv_heads),
             vocabulary_size=_number(config, "vocab_size"),
-            max_positions=config.get("max_position_embeddings", 2048),
-            norm_epsilon=config.get("rms_norm_eps", 1e-6),
+            max_positions=_number(config, "max_position_embeddings", default=2048),
+            norm_epsilon=_above_zero(config, "rms_norm_eps", default=1e-6),
             rope_theta=theta,
             rope_scaling=scaling,
             tied_embeddings=config.get("tie_word_embeddings", False),
@@ -64,29 +66,94 @@ class LlamaSizes:
         return self.num_layers * layer + embeddings + self.hidden_size
 
 
-def _number(config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
+def _number(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ConfigError(f"config.json: {key} is {value!r}; a LLaMA needs a positive whole number there")
     return value
 
 
+def _above_zero(config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ConfigError(f"config.json: {key} is {value!r}; a LLaMA needs a number above zero there")
+    return float(value)
+
+
+# What other models of this shape do and ours does not, by the keys that ask for it; each with the values that mean "not". Keys that are
+# absent or null mean that too.
+FEATURES: dict[str, tuple[object, ...]] = {
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "hidden_act": ("silu",),
+    "quantization_config": ({},),
+    "auto_map": ({},),  # the folder's own program computes the model
+    # attention
+    "sliding_window": (0,),
+    "attention_chunk_size": (0,),
+    "attn_logit_softcapping": (0,),
+    "attention_multiplier": (),
+    "query_pre_attn_scalar": (),
+    "clip_qkv": (),
+    "qk_norm": (False,),
+    "use_qk_norm": (False,),
+    # positions
+    "rope_interleaved": (False,),
+    "partial_rotary_factor": (1,),
+    "rotary_pct": (1,),
+    "no_rope_layers": ([],),
+    "no_rope_layer_interval": (0,),
+    # scales
+    "final_logit_softcapping": (0,),
+    "logit_scale": (1,),
+    "logits_scaling": (1,),
+    "embedding_multiplier": (1,),
+    "residual_multiplier": (1,),
+    "scale_emb": (1,),
+    "scale_depth": (),
+    # experts
+    "num_experts": (0, 1),
+    "num_local_experts": (0, 1),
+}
+
+
 def _refuse_unknown_features(config: dict[str, Any]) -> None:
     if config.get("model_type") != "llama":
         raise ConfigError(f"config.json: model_type is {config.get('model_type')!r}; only 'llama' models are supported")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ConfigError(f"config.json: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
-    for key in ("attention_bias", "mlp_bias", "sliding_window", "quantization_config"):
-        if config.get(key):
+    for key, neutral in FEATURES.items():
+        asked_for = config.get(key) not in (None, *neutral)
+        if asked_for and not (key == "sliding_window" and config.get("use_sliding_window") is False):
             raise ConfigError(
-                f"config.json: {key} is {config[key]!r}; it is not supported, and dropping it would change the model"
+                f"config.json: {key} is {config[key]!r}; it is not supported, and dropping it would change the model. "
+                f"Supported: {' or '.join(map(repr, (*neutral, 'no such key')))}"
             )
+    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    if kinds:
+        raise ConfigError(f"config.json: layer_types names {', '.join(sorted(kinds))}; only 'full_attention' is supported")
+
+
+def _head_size(config: dict[str, Any], hidden: int, heads: int, kv_heads: int) -> int:
+    """The size of a head; ConfigError unless heads can be shared out and their halves rotated."""
+    if heads % kv_heads:
+        raise ConfigError(f"config.json: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
+    if config.get("head_dim") is None and hidden % heads:
+        raise ConfigError(
+            f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and there is no head_dim"
+        )
+    size = _number(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    if size % 2:
+        raise ConfigError(f"config.json: a head of {size} numbers has no two halves for RoPE to rotate; head_dim must be even")
+    return size
 
 
 def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """Theta and scaling from transformers 5's `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
-    rope = config.get("rope_parameters") or {**(config.get("rope_scaling") or {})}
-    theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ConfigError(f"config.json: the rope settings are {rope!r}; a LLaMA needs a table there, or null")
+    if (factor := rope.get("partial_rotary_factor")) not in (None, 1):
+        raise ConfigError(f"config.json: partial_rotary_factor is {factor!r}; rotating only part of a head is not supported")
+    theta = _above_zero(rope if "rope_theta" in rope else config, "rope_theta", default=10000.0)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
@@ -101,3 +168,5 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         )
     except KeyError as error:
         raise ConfigError(f"config.json: rope_type 'llama3' lacks {error}; add it to the rope settings") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.json: rope_type 'llama3' has a setting that is not a number: {error}") from error

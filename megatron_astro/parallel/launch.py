@@ -50,12 +50,15 @@ def joined_world(timeout_minutes: int = 10) -> Iterator[World]:
 
 
 @contextmanager
-def model_parallel_groups(tp: int = 1, pp: int = 1, timeout_minutes: int = 10) -> Iterator[None]:
-    """Split the joined world into megatron.core's tensor-, pipeline- and data-parallel groups."""
+def model_parallel_groups(tp: int = 1, pp: int = 1, timeout_minutes: int = 10, *, vpp: int = 1) -> Iterator[None]:
+    """Split the joined world into megatron.core's tensor-, pipeline- and data-parallel groups; each stage has `vpp` chunks."""
     from megatron.core import parallel_state
 
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, distributed_timeout_minutes=timeout_minutes
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vpp if vpp > 1 else None,
+        distributed_timeout_minutes=timeout_minutes,
     )
     try:
         yield

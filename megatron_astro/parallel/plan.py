@@ -1,5 +1,6 @@
 """Who holds what: pure arithmetic from sizes and a layout to ranks, stages and micro-batches. No torch, no processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megatron_astro.config.run import ParallelConfig
@@ -8,7 +9,7 @@ from megatron_astro.errors import ParallelError
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelPlan:
-    """A layout that was checked: `world_size = tp * pp * dp`."""
+    """A layout that was checked: `world_size = tp * pp * dp`; each pipeline stage holds its layers in `vpp` chunks of equal length."""
 
     world_size: int
     tp: int
@@ -16,6 +17,7 @@ class ParallelPlan:
     dp: int
     sequence_parallel: bool
     layers_per_stage: tuple[int, ...]
+    vpp: int = 1
 
     def num_microbatches(self, global_batch_size: int, micro_batch_size: int) -> int:
         """Forward passes per rank and optimizer step; ParallelError unless the batch divides evenly."""
@@ -28,14 +30,11 @@ class ParallelPlan:
         return global_batch_size // samples_at_once
 
 
-def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int) -> ParallelPlan:
+def make_plan(
+    config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int, vpp: int = 1
+) -> ParallelPlan:
     """Check a layout against the number of ranks and the model; ParallelError names the first thing that does not divide."""
-    for name, heads in (("attention heads", num_heads), ("key/value heads", num_kv_heads)):
-        if heads % config.tp:
-            raise ParallelError(
-                f"the model's {heads} {name} are not divisible by parallel.tp = {config.tp}; "
-                f"choose a tp that divides {heads}: {_divisors(num_heads, num_kv_heads)}"
-            )
+    require_divisible_heads(config.tp, num_heads=num_heads, num_kv_heads=num_kv_heads)
     model_ranks = config.tp * config.pp
     if world_size % model_ranks:
         raise ParallelError(
@@ -46,14 +45,59 @@ def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_h
         raise ParallelError(
             "parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks"
         )
+    layers_per_stage = split_layers(num_layers, config.pp, config.first_stage_layers)
+    require_divisible_chunks(layers_per_stage, vpp)
     return ParallelPlan(
         world_size=world_size,
         tp=config.tp,
         pp=config.pp,
         dp=world_size // model_ranks,
         sequence_parallel=config.sequence_parallel,
-        layers_per_stage=split_layers(num_layers, config.pp, config.first_stage_layers),
+        layers_per_stage=layers_per_stage,
+        vpp=vpp,
     )
+
+
+def require_divisible_heads(tp: int, *, num_heads: int, num_kv_heads: int) -> None:
+    """ParallelError unless tensor-parallel ranks can share the heads evenly."""
+    for name, heads in (("attention heads", num_heads), ("key/value heads", num_kv_heads)):
+        if heads % tp:
+            raise ParallelError(
+                f"the model's {heads} {name} are not divisible by parallel.tp = {tp}; "
+                f"choose a tp that divides {heads}: {_divisors(num_heads, num_kv_heads)}"
+            )
+
+
+def require_divisible_chunks(layers_per_stage: Sequence[int], vpp: int) -> None:
+    """ParallelError unless every pipeline stage can cut its layers into `vpp` chunks of equal length."""
+    if vpp > 1 and len(layers_per_stage) == 1:
+        raise ParallelError(f"vpp = {vpp} needs more than one pipeline stage; chunks of one stage would follow each other anyway")
+    for layers in layers_per_stage:
+        if layers % vpp:
+            raise ParallelError(
+                f"a pipeline stage of {layers} layers cannot be cut into vpp = {vpp} chunks of equal length; choose another vpp or pp"
+            )
+
+
+def chunk_layers(layers_per_stage: Sequence[int], vpp: int) -> tuple[tuple[range, ...], ...]:
+    """Which layers each stage's `vpp` chunks of equal length hold, `[stage][chunk]`."""
+    return number_layers([[layers // vpp] * vpp for layers in layers_per_stage])
+
+
+def number_layers(counts: Sequence[Sequence[int]]) -> tuple[tuple[range, ...], ...]:
+    """Which layers chunks of these lengths hold, `[stage][chunk]`: a token passes chunk 0 of all stages, then chunk 1 of all, and so on."""
+    stages: list[list[range]] = [[] for _ in counts]
+    first = 0
+    for lengths in zip(*counts, strict=True):
+        for stage, length in zip(stages, lengths, strict=True):
+            stage.append(range(first, first + length))
+            first += length
+    return tuple(map(tuple, stages))
+
+
+def padded_vocabulary(vocabulary_size: int, tp: int) -> int:
+    """Rows of an embedding that `tp` ranks share evenly: the vocabulary and what is missing to a multiple of tp."""
+    return -(-vocabulary_size // tp) * tp
 
 
 def split_layers(num_layers: int, pp: int, first_stage_layers: int) -> tuple[int, ...]:

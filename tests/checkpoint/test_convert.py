@@ -48,6 +48,38 @@ def test_there_and_back_again_every_byte_is_the_same(family, tmp_path):
     assert all(torch.equal(tensors[name], tensor) for name, tensor in originals.items())
 
 
+def test_every_published_family_comes_back_bit_for_bit(each_official_llama, tmp_path):
+    """As its publisher wrote config.json, in the type it is stored in."""
+    folder = each_official_llama
+    there = convert(folder, tmp_path / "megatron", verification="readback")
+    back = convert(tmp_path / "megatron", tmp_path / "back", verification="readback")
+    wanted, found = load_file(folder / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
+    assert found.keys() == wanted.keys()
+    assert all(found[key].dtype == tensor.dtype and torch.equal(found[key], tensor) for key, tensor in wanted.items())
+    assert (tmp_path / "back/config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert there.certificate.root == back.certificate.root
+
+
+ASSETS = (
+    "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", "additional_chat_templates/tool_use.jinja", "LICENSE.txt", "NOTICE", "USE_POLICY.md",
+)  # fmt: skip
+
+
+def test_everything_but_the_weights_is_carried_both_ways(gqa, tiny_tokenizer_folder, tmp_path):
+    source = shutil.copytree(gqa, tmp_path / "source")
+    for number, name in enumerate(ASSETS):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"{\n  \r\n%d \xe2\x98\x89\x00" % number)  # whatever is in it, no byte may change
+    (source / "tokenizer.json").write_bytes((tiny_tokenizer_folder / "tokenizer.json").read_bytes())
+    convert(source, tmp_path / "megatron", verification="headers")
+    convert(tmp_path / "megatron", tmp_path / "back", verification="headers")
+    found = contents(tmp_path / "back")
+    assert {name: found[name] for name in ("config.json", *ASSETS)} == {
+        name: (source / name).read_bytes() for name in ("config.json", *ASSETS)
+    }
+
+
 def test_the_record_beside_the_checkpoint_is_the_one_returned(gqa, tmp_path):
     done = convert(gqa, tmp_path / "megatron")
     assert read_record(tmp_path / "megatron/parity.json", ParityRecord) == done.parity

@@ -13,7 +13,12 @@ from megatron_astro.errors import CheckpointError, ConfigError
 
 gguf = pytest.importorskip("gguf", reason="needs the Python package gguf")
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_1")
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+# Types that the package reads but does not write, with the numbers a block holds.
+READ_ONLY_TYPES = {
+    "Q2_K": 256, "Q3_K": 256, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ2_XXS": 256, "IQ2_XS": 256, "IQ3_XXS": 256, "IQ4_NL": 32,
+    "IQ4_XS": 256, "TQ1_0": 256, "TQ2_0": 256, "MXFP4": 32,
+}  # fmt: skip
 SIZES = {"vocab_size": 300, "intermediate_size": 64}  # rows of quantised tensors are whole blocks of 32
 GGUF_NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers.": "blk.",
@@ -125,6 +130,52 @@ def test_reads_every_type_as_the_package_dequantises_it(make_gguf, weights, kind
         assert torch.equal(found[name], torch.from_numpy(np.array(rounded))), name
 
 
+@pytest.mark.parametrize("kind", READ_ONLY_TYPES)
+def test_reads_types_that_only_llama_cpp_writes(make_gguf, tmp_path, kind):
+    """Any bytes are a block of numbers; rows of q and k lie in llama.cpp's order."""
+    path, _ = make_gguf(hidden_size=256, intermediate_size=256, num_hidden_layers=1)
+    chosen, random = gguf.GGMLQuantizationType[kind], np.random.default_rng(3)
+    template = gguf.GGUFReader(path)
+    stored = {}
+    for tensor in template.tensors:
+        if len(tensor.shape) == 2:
+            columns, rows = (int(size) for size in tensor.shape)
+            num_bytes = columns // READ_ONLY_TYPES[kind] * gguf.GGML_QUANT_SIZES[chosen][1]
+            stored[tensor.name] = random.integers(0, 60, (rows, num_bytes), dtype=np.uint8)  # below 0x3c3c: scales are finite
+    path = rewritten(tmp_path / "quantised.gguf", template, stored, chosen)
+    found = read_all(GgufReader(path))
+    for name, own in (("model.embed_tokens", "token_embd"), ("model.layers.0.self_attn.q_proj", "blk.0.attn_q"),
+                      ("model.layers.0.self_attn.k_proj", "blk.0.attn_k"), ("model.layers.0.mlp.down_proj", "blk.0.ffn_down")):  # fmt: skip
+        numbers = gguf.dequantize(stored[f"{own}.weight"], chosen)
+        heads = {"blk.0.attn_q": 8, "blk.0.attn_k": 2}.get(own)
+        wanted = numbers if heads is None else halves_of(numbers, heads)
+        assert np.isfinite(wanted).all()
+        assert np.unique(wanted).size > 2
+        assert np.array_equal(found[f"{name}.weight"].numpy(), wanted), name
+
+
+def halves_of(rows, heads):
+    """The inverse of what llama.cpp's converter does, row by row: even rows of a head, then its odd ones."""
+    size = len(rows) // heads
+    return np.concatenate([rows[head * size :][:size][start::2] for head in range(heads) for start in (0, 1)])
+
+
+def rewritten(path, template, stored, kind):
+    """A GGUF with the metadata of another and some of its tensors replaced by quantised bytes."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, field in template.fields.items():
+        if not key.startswith(("GGUF.", "general.architecture")):
+            writer.add_key_value(key, field.contents(), *value_type(key, field.contents()))
+    for tensor in template.tensors:
+        array = stored.get(tensor.name, tensor.data)
+        writer.add_tensor(tensor.name, array, raw_dtype=kind if tensor.name in stored else tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_transformers_computes_the_same_from_the_converted_folder(make_gguf, tmp_path, tied):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -173,6 +224,14 @@ def test_an_unknown_rope_scaling_is_refused(make_gguf):
         ({"architecture": "qwen2"}, "general.architecture is 'qwen2'"),
         ({"metadata": {"llama.expert_count": 8}}, "llama.expert_count is 8"),
         ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "llama.rope.scaling.type is 'yarn'"),
+        (
+            {"metadata": {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}},
+            "llama.rope.scaling.type is 'linear'",
+        ),
+        ({"metadata": {"llama.rope.scaling.factor": 4.0}}, "llama.rope.scaling.factor is 4.0"),
+        ({"metadata": {"llama.attention.sliding_window": 4096}}, "llama.attention.sliding_window is 4096"),
+        ({"metadata": {"llama.logit_scale": 0.5}}, "llama.logit_scale is 0.5"),
+        ({"metadata": {"split.count": 3}}, "split.count is 3; only 1 is supported"),
         ({"metadata": {"llama.rope.dimension_count": 2}}, "llama.rope.dimension_count is 2"),
         ({"metadata": {"llama.block_count": None}}, "lacks the metadata llama.block_count"),
         ({"metadata": {"llama.block_count": 3}}, "holds 9 tensors (blk.3."),

@@ -36,17 +36,55 @@ def test_reads_rope_scaling_in_every_spelling(rope):
     ("change", "text"),
     [
         ({"model_type": "mistral"}, "model_type is 'mistral'"),
+        ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"sliding_window": 4096}, "sliding_window is 4096"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types names sliding_attention"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is {'quant_method': 'awq'}"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}, "auto_map is"),
+        ({"num_local_experts": 8}, "num_local_experts is 8"),
+        ({"logits_scaling": 8.0}, "logits_scaling is 8.0"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+        ({"attention_multiplier": 0.015625}, "attention_multiplier is 0.015625"),
+        ({"use_qk_norm": True}, "use_qk_norm is True"),
+        ({"no_rope_layers": [0, 1]}, "no_rope_layers is [0, 1]"),
+        ({"rope_interleaved": True}, "rope_interleaved is True"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}}, "partial_rotary_factor is 0.25"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type is 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_type is 'linear'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_type is 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rope_type is 'longrope'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "lacks 'low_freq_factor'"),
+        ({"rope_scaling": {**LLAMA_3_1_ROPE, "factor": "eight"}}, "not a number: could not convert string to float: 'eight'"),
+        ({"rope_scaling": "linear"}, "the rope settings are 'linear'"),
+        ({"rope_theta": 0}, "rope_theta is 0"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None"),
         ({"num_hidden_layers": "32"}, "num_hidden_layers is '32'"),
         ({"vocab_size": None}, "vocab_size is None"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings is -1"),
+        ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple of num_key_value_heads 5"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        ({"num_attention_heads": 24}, "hidden_size 4096 is not a multiple of num_attention_heads 24, and there is no head_dim"),
+        ({"head_dim": 127}, "a head of 127 numbers has no two halves"),
+        ({"head_dim": "128"}, "head_dim is '128'"),
     ],
 )
 def test_refuses_by_name(change, text):
     with pytest.raises(ConfigError) as caught:
         LlamaSizes.from_hf_config({**LLAMA_3_8B, **change})
     assert text in str(caught.value)
+
+
+def test_keys_that_change_nothing_are_fine():
+    """What SmolLM2, Mistral-shaped LLaMAs and transformers write of features that are not used."""
+    unused = {
+        "attention_bias": False, "mlp_bias": False, "rope_interleaved": False, "is_llama_config": True, "sliding_window": None,
+        "quantization_config": None, "layer_types": ["full_attention"] * 32, "head_dim": None, "pretraining_tp": 1, "rope_scaling": None,
+        "partial_rotary_factor": 1.0, "logits_scaling": 1.0, "num_local_experts": 0,
+    }  # fmt: skip
+    assert LlamaSizes.from_hf_config({**LLAMA_3_8B, **unused}) == LlamaSizes.from_hf_config(LLAMA_3_8B)
+    window_not_used = {"sliding_window": 4096, "use_sliding_window": False}
+    assert LlamaSizes.from_hf_config({**LLAMA_3_8B, **window_not_used}) == LlamaSizes.from_hf_config(LLAMA_3_8B)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from megatron_astro.config.run import ParallelConfig
 from megatron_astro.errors import ParallelError
-from megatron_astro.parallel.plan import make_plan, split_layers
+from megatron_astro.parallel.plan import chunk_layers, make_plan, padded_vocabulary, split_layers
 
 LLAMA_70B = {"num_layers": 80, "num_heads": 64, "num_kv_heads": 8}
 
@@ -25,6 +25,38 @@ def test_layers_are_all_shared_out_or_refused(num_layers, pp, first):
     assert sum(split) == num_layers
     assert min(split) >= 1
     assert len(set(split[1:])) <= 1
+
+
+@given(pp=st.integers(2, 6), vpp=st.integers(1, 4), each=st.integers(1, 4), more=st.integers(0, 3))
+def test_a_token_meets_the_layers_in_order(pp, vpp, each, more):
+    """It passes chunk 0 of every stage, then chunk 1 of every stage; the first stage may hold more layers."""
+    layers_per_stage = (vpp * (each + more), *(vpp * each,) * (pp - 1))
+    chunks = chunk_layers(layers_per_stage, vpp)
+    passed = [layer for chunk in range(vpp) for stage in range(pp) for layer in chunks[stage][chunk]]
+    assert passed == list(range(sum(layers_per_stage)))
+    assert tuple(sum(map(len, stage)) for stage in chunks) == layers_per_stage
+
+
+def test_chunks_are_those_of_megatron_cores_own_example():
+    """`get_num_layers_to_build`: 8 layers, 2 stages, 2 virtual stages give [0, 1] [4, 5] and [2, 3] [6, 7]."""
+    assert chunk_layers((4, 4), 2) == ((range(2), range(4, 6)), (range(2, 4), range(6, 8)))
+
+
+@pytest.mark.parametrize(
+    ("pp", "vpp", "text"),
+    [(4, 3, "a pipeline stage of 20 layers cannot be cut into vpp = 3 chunks"), (1, 2, "vpp = 2 needs more than one")],
+)
+def test_refuses_chunks_that_do_not_divide(pp, vpp, text):
+    with pytest.raises(ParallelError) as caught:
+        make_plan(ParallelConfig(pp=pp), pp, vpp=vpp, **LLAMA_70B)
+    assert text in str(caught.value)
+
+
+@given(vocabulary=st.integers(1, 1000), tp=st.integers(1, 64))
+def test_a_padded_vocabulary_is_the_next_multiple(vocabulary, tp):
+    rows = padded_vocabulary(vocabulary, tp)
+    assert rows % tp == 0
+    assert vocabulary <= rows < vocabulary + tp
 
 
 @pytest.mark.parametrize(
