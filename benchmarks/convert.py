@@ -1,7 +1,8 @@
 """Conversion against a plain copy of the same bytes: `convert.py FOLDER [--shapes 1b 3b 8b] [--repeats 3]`.
 
-Random bfloat16 models of Llama-3.2-1B, 3B and Llama-3-8B shape. In each repeat, one after the other: `cp -r` and fsync of the model; Hugging
-Face to Megatron; Megatron to Hugging Face, both with the default proof for large models (every byte read back and hashed, certificate written).
+Random bfloat16 models of Llama-3.2-1B, 3B and Llama-3-8B shape. In each repeat, one after the other: `cp -r` and fsync of the model;
+Hugging Face to Megatron; Megatron to Hugging Face, both with the default proof for large models (every byte read back and
+hashed, certificate written).
 Each is a process of its own and starts with the system's cache of the files dropped. A conversion's seconds are from its plan to the
 renamed, flushed folder; those of the whole process, with Python and PyTorch starting, stand beside them.
 With --peer also megatron-core's own save of the 1B shape: model built on the CPU, weights random, `dist_checkpointing.save`, fsync.

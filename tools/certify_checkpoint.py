@@ -40,7 +40,7 @@ def certify_checkpoint(options: Options) -> str:
     known = read_certificate(options.against) if options.against and options.against.suffix == ".json" else None
     other = open_checkpoint(options.against) if options.against and not known else None
     reader = open_checkpoint(options.path)
-    require_within(memory_need(reader, None), max_ram)
+    require_within(memory_need(reader), max_ram)
     certificate = certify(reader)
     if options.output:
         write_record(options.output, certificate)

@@ -135,7 +135,7 @@ py::tuple encode_batch(ma::Encoder& encoder, const std::vector<py::str>& texts) 
 
 void ma::bind_texts(py::module_& module) {
   module.def("crc32c_implementations", &ma::crc32c_implementations);
-  module.def("crc32c_blocks", &crc32c_blocks, py::arg("bytes").noconvert(), py::arg("block_size"), py::arg("implementation") = "");
+  module.def("crc32c_blocks", &::crc32c_blocks, py::arg("bytes").noconvert(), py::arg("block_size"), py::arg("implementation") = "");
   module.def("gather_spans", &gather_spans, py::arg("sources"), py::arg("numbers").noconvert(), py::arg("starts").noconvert(),
              py::arg("sizes").noconvert());
   py::class_<ma::Encoder>(module, "Encoder").def("encode_batch", &encode_batch, py::arg("texts"));

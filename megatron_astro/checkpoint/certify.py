@@ -12,7 +12,9 @@ from math import prod
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from megatron_astro.checkpoint.buffers import Buffers
 from megatron_astro.checkpoint.differences import describe_differences, find_differences
 from megatron_astro.checkpoint.digest import FORMAT, DataHash, in_order, weights_root
 from megatron_astro.checkpoint.distributed import DistributedReader
@@ -46,9 +48,14 @@ def certify(reader: WeightReader, *, rounded_to: torch.dtype | None = None) -> C
 
     CheckpointError when a weight cannot be read.
     """
-    shapes = named_shapes(reader.sizes)
+    shapes, buffers = named_shapes(reader.sizes), Buffers(hashing_threads())
+
+    def digest(name: str) -> TensorDigest:
+        with buffers.lend() as buffer:
+            return digest_tensor(reader, name, shapes[name], rounded_to, buffer)
+
     with ThreadPoolExecutor(hashing_threads(), thread_name_prefix="digest") as threads:
-        digests = threads.map(lambda name: digest_tensor(reader, name, shapes[name], rounded_to), shapes)
+        digests = threads.map(digest, shapes)
         try:
             found = list(track(digests, total=len(shapes), title="Hashing", unit="tensors", logger=logger))
         except CheckpointError:
@@ -71,10 +78,12 @@ def certificate_of(sizes: LlamaSizes, tensors: Iterable[TensorDigest]) -> Certif
     )
 
 
-def digest_tensor(reader: TensorSource, name: str, shape: Sequence[int], rounded_to: torch.dtype | None = None) -> TensorDigest:
-    """One tensor's digest, read block after block."""
+def digest_tensor(
+    reader: TensorSource, name: str, shape: Sequence[int], rounded_to: torch.dtype | None = None, buffer: Tensor | None = None
+) -> TensorDigest:
+    """One tensor's digest, read block after block into `buffer` (None: memory of its own)."""
     dtype, data = rounded_to or reader.dtype(name), DataHash()
-    for _, block in blocks(reader, name, shape):
+    for _, block in blocks(reader, name, shape, buffer=buffer):
         data.update(tensor_bytes(block.to(dtype)))
     return TensorDigest(name=name, dtype=type_name(reader.path, name, dtype), shape=tuple(shape), data=data.root())
 

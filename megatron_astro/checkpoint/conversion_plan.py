@@ -145,7 +145,7 @@ def plan_conversion(
     warn_of_tokens_without_rows(config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
     chosen = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in tensor_groups(reader.sizes))
-    require_within(memory := memory_need(reader, chosen), max_ram)
+    require_within(memory := memory_need(reader), max_ram)
     proof, reason = _choose_proof(verification, source_format, reader.sizes.num_parameters, max_ram, config_from)
     writer = make_writer(target_format, layout)
     return ConversionPlan(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_astro.checkpoint.names import DERIVED_SUFFIX, EMBEDDING, OUTPUT, tensor_groups
-from megatron_astro.checkpoint.pieces import StoredTensor, tensor_bytes
+from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
 from megatron_astro.checkpoint.pytorch_files import read_bin_headers
 from megatron_astro.checkpoint.reader import StoredReader, blocks, check_tensors
 from megatron_astro.checkpoint.safetensors_files import read_headers
@@ -67,7 +67,7 @@ class HuggingFaceReader(StoredReader):
         if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
             return False
         pairs = zip(blocks(self, one, ours.shape), blocks(self, other, theirs.shape), strict=True)
-        return all(tensor_bytes(block) == tensor_bytes(copy) for (_, block), (_, copy) in pairs)
+        return all(same_bytes(block, copy) for (_, block), (_, copy) in pairs)
 
     def write_model_files(self, folder: Path) -> None:
         """Copy config, tokenizer, chat template and licence."""

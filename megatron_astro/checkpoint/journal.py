@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
+from zlib_ng import zlib_ng
 
 from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
 from megatron_astro.errors import AstroError, CheckpointError, ConfigError
@@ -186,7 +187,7 @@ def _has_checksum(path: Path, record: WrittenFile) -> bool:
     found = 0
     with path.open("rb") as stream:
         while piece := stream.read(PIECE_BYTES):
-            found = zlib.crc32(piece, found)
+            found = zlib_ng.crc32(piece, found)
     return found == record.crc32
 
 

@@ -19,7 +19,7 @@ from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
 from megatron_astro.checkpoint.legacy_contents import RankFile, chunk_name, read_rank_file
 from megatron_astro.checkpoint.legacy_options import check_options, config_from_options
 from megatron_astro.checkpoint.names import EMBEDDING, OUTPUT, tensor_groups
-from megatron_astro.checkpoint.pieces import StoredTensor, tensor_bytes
+from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
 from megatron_astro.checkpoint.rank_slices import (
     SHARES,
     TIED_OUTPUT,
@@ -178,7 +178,7 @@ def _require_same(expected: dict[str, StoredTensor], found: dict[str, StoredTens
     for name, copy in found.items():
         pairs = zip(*(blocks(_Copies(tensors), name, copy.shape) for tensors in (expected, found)), strict=True)
         same = copy.dtype == expected[name].dtype
-        if not same or not all(tensor_bytes(one) == tensor_bytes(other) for (_, one), (_, other) in pairs):
+        if not same or not all(same_bytes(one, other) for (_, one), (_, other) in pairs):
             raise CheckpointError(
                 f"{copy.file} and {expected[name].file} hold different copies of {name}; the ranks that saved them had drifted apart, or "
                 "the files are of different iterations"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
 from megatron_astro.checkpoint.certify import hashing_threads
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader
@@ -53,13 +52,12 @@ def parse_size(text: str, option: str) -> int:
     return int(float(found[1]) * units[found[2].lower()])
 
 
-def memory_need(reader: WeightReader, dtype: torch.dtype | None) -> MemoryNeed:
-    """What reading, rounding to `dtype` (None: not at all), hashing, writing and reading back takes."""
-    rounded = 0 if dtype is None else 2 * BLOCK_BYTES  # bfloat16 to float32
+def memory_need(reader: WeightReader) -> MemoryNeed:
+    """What reading, rounding, hashing, writing and reading back takes: two buffers a thread."""
     return MemoryNeed(
         program_bytes=psutil.Process().memory_info().rss,
         num_threads=copying_threads() + hashing_threads(),
-        thread_bytes=BLOCK_BYTES + rounded + reader.scratch_bytes(),
+        thread_bytes=2 * BLOCK_BYTES + reader.scratch_bytes(),
     )
 
 

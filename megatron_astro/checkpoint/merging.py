@@ -118,7 +118,7 @@ def merge(
     """
     chosen = None if dtype is None else getattr(torch, dtype)
     reader = MergedReader(recipe, models, base, chosen)
-    require_within(memory_need(reader, None), max_ram)
+    require_within(memory_need(reader), max_ram)
     try:
         with atomic_folder(target) as partial:
             check_space(target, sum(stored_bytes(group, reader, None) for group in tensor_groups(reader.sizes)))

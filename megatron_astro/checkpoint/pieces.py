@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from megatron_astro.errors import CheckpointError
 
 Span = tuple[int, int]  # begin and end, the end not included
+SCRATCH_BYTES = 2**20  # on their way at a time, where a piece has some of a tensor's columns
+COMPARED_BYTES = 2**17  # at a time: what the comparison finds stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two contiguous tensors are the same bit for bit: NaNs are, 0 and -0 are not."""
+    ours, theirs = (np.frombuffer(tensor_bytes(tensor), dtype=np.uint8) for tensor in (one, other))
+    begins = range(0, max(len(ours), len(theirs)), COMPARED_BYTES)
+    return all(np.array_equal(ours[begin : begin + COMPARED_BYTES], theirs[begin : begin + COMPARED_BYTES]) for begin in begins)
+
+
 def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out: Tensor) -> None:
     """Fill `out` [rows, columns] with a rectangle of the tensor; CheckpointError names tensor and file if it cannot be read."""
     for piece in tensor.pieces:
@@ -91,12 +101,8 @@ def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out:
         if part.is_contiguous() and row_bytes == piece.row_bytes:
             _read(piece.file, begin, tensor_bytes(part), name)
             continue
-        # whole rows of the file on the way; the last one ends where the piece does
-        last = (piece.columns[1] - piece.columns[0]) * out.element_size()
-        stored = torch.empty(part.shape[0] * piece.row_bytes, dtype=torch.uint8)
-        _read(piece.file, begin, tensor_bytes(stored)[: stored.numel() - piece.row_bytes + last], name)
-        first = across[0] - piece.columns[0]
-        part.copy_(stored.view(out.dtype).view(part.shape[0], -1)[:, first : first + part.shape[1]])
+        for top, bottom in row_blocks(part.shape, piece.row_bytes, SCRATCH_BYTES):
+            _read_columns(piece, begin + top * piece.row_bytes, across, part[top:bottom], name)
 
 
 def write_pieces(pieces: Sequence[Piece], rows: Span, block: Tensor, descriptors: dict[Path, int]) -> Iterator[Written]:
@@ -105,11 +111,13 @@ def write_pieces(pieces: Sequence[Piece], rows: Span, block: Tensor, descriptors
         shared = _overlap(piece.rows, rows)
         if shared[0] >= shared[1]:
             continue
-        part = block[shared[0] - rows[0] : shared[1] - rows[0], piece.columns[0] : piece.columns[1]].contiguous()
+        part = block[shared[0] - rows[0] : shared[1] - rows[0], piece.columns[0] : piece.columns[1]]
         begin = piece.begin + (shared[0] - piece.rows[0]) * piece.row_bytes
-        content = tensor_bytes(part)
-        _write(descriptors[piece.file], begin, content)
-        yield Written(piece.file, begin, content)
+        at_a_time = part.nbytes if part.is_contiguous() else SCRATCH_BYTES
+        for top, bottom in row_blocks(part.shape, piece.row_bytes, at_a_time):
+            content = tensor_bytes(part[top:bottom].contiguous())
+            _write(descriptors[piece.file], begin + top * piece.row_bytes, content)
+            yield Written(piece.file, begin + top * piece.row_bytes, content)
 
 
 def row_blocks(shape: Sequence[int], row_bytes: int, block_bytes: int) -> Iterator[Span]:
@@ -118,6 +126,15 @@ def row_blocks(shape: Sequence[int], row_bytes: int, block_bytes: int) -> Iterat
     step = max(1, block_bytes // max(1, row_bytes))
     for begin in range(0, num_rows, step):
         yield begin, min(begin + step, num_rows)
+
+
+def _read_columns(piece: Piece, begin: int, columns: Span, out: Tensor, name: str) -> None:
+    """Fill `out` with some columns of a piece, from the row that begins at `begin`: whole rows are read on the way."""
+    last = (piece.columns[1] - piece.columns[0]) * out.element_size()  # the last row may end where the piece does
+    stored = torch.empty(out.shape[0] * piece.row_bytes, dtype=torch.uint8)
+    _read(piece.file, begin, tensor_bytes(stored)[: stored.numel() - piece.row_bytes + last], name)
+    first = columns[0] - piece.columns[0]
+    out.copy_(stored.view(out.dtype).view(out.shape[0], -1)[:, first : first + out.shape[1]])
 
 
 def _overlap(one: Span, other: Span) -> Span:

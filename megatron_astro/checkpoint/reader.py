@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from megatron_astro.checkpoint.names import Group
-from megatron_astro.checkpoint.pieces import Span, StoredTensor, num_columns, read_pieces, row_blocks
+from megatron_astro.checkpoint.pieces import SCRATCH_BYTES, Span, StoredTensor, num_columns, read_pieces, row_blocks
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 
 NAMES_SHOWN = 8
 # What is read, hashed and written at a time. Small enough to stay in the processor's cache on its way, large enough for any disk.
-BLOCK_BYTES = 2**22
+BLOCK_BYTES = 2**20
 
 
 class TensorSource(Protocol):
@@ -68,7 +68,7 @@ class StoredReader:
 
     def scratch_bytes(self) -> int:
         """Whole rows of a piece, where only some columns of a tensor lie in it."""
-        return BLOCK_BYTES
+        return SCRATCH_BYTES
 
 
 def read_tensor(
@@ -88,15 +88,15 @@ def read_group(reader: TensorSource, group: Group) -> tuple[Tensor, ...]:
 
 
 def blocks(
-    reader: TensorSource, name: str, shape: Sequence[int], block_bytes: int = BLOCK_BYTES
+    reader: TensorSource, name: str, shape: Sequence[int], block_bytes: int = BLOCK_BYTES, buffer: Tensor | None = None
 ) -> Iterator[tuple[Span, Tensor]]:
-    """A tensor's rows in order, block by block, as [rows, columns]: one buffer, filled anew for each block."""
+    """A tensor's rows in order, block by block, as [rows, columns]: one buffer, the one given or another, filled anew for each block."""
     dtype, columns = reader.dtype(name), num_columns(shape)
-    buffer = None
     for begin, end in row_blocks(shape, columns * dtype.itemsize, block_bytes):
-        if buffer is None:
-            buffer = torch.empty((end - begin, columns), dtype=dtype)
-        block = buffer[: end - begin]
+        num_bytes = (end - begin) * columns * dtype.itemsize
+        if buffer is None or len(buffer) < num_bytes:
+            buffer = torch.empty(num_bytes, dtype=torch.uint8)
+        block = buffer[:num_bytes].view(dtype).view(end - begin, columns)
         reader.read(name, (begin, end), (0, columns), block)
         yield (begin, end), block
 

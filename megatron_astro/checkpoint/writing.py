@@ -1,8 +1,8 @@
 """The shards of a conversion: written, put on the disk and read back, one overlapping the other; and the certificate that follows.
 
-While one shard is copied, the one before it is flushed to the disk, and the tensors of both are read back and hashed. Reading back follows
-the files' own headers. It goes through the system's cache of the file where that still has it: it proves what was written, not that
-the disk will keep it.
+While one shard is copied, the one before it is flushed to the disk, and the tensors of both are read back and compared, bit for bit, with
+the source's, read again (or hashed, where the source's were rounded or computed). Reading back follows the files' own headers. It goes
+through the system's cache of the file where that still has it: it proves what was written, not that the disk will keep it.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megatron_astro.checkpoint.buffers import Buffers
 from megatron_astro.checkpoint.certify import (
     certificate_of,
     digest_tensor,
@@ -20,9 +21,9 @@ from megatron_astro.checkpoint.certify import (
 )
 from megatron_astro.checkpoint.conversion_plan import ConversionPlan
 from megatron_astro.checkpoint.journal import Journal
-from megatron_astro.checkpoint.names import Group, named_shapes
-from megatron_astro.checkpoint.pieces import StoredTensor
-from megatron_astro.checkpoint.reader import StoredReader
+from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
+from megatron_astro.checkpoint.reader import StoredReader, blocks
 from megatron_astro.checkpoint.shards import BeforeGroup, CopiedTensor, Shard, WrittenShard, stored_bytes
 from megatron_astro.checkpoint.transfer import Advance, Flusher, copy_shard, copying_threads
 from megatron_astro.errors import CheckpointError
@@ -63,10 +64,12 @@ def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: Be
         _threads(copying_threads()) as copying,
         _threads(hashing_threads()) as reading,
     ):
+        buffers = Buffers(2 * (copying_threads() + hashing_threads()))
         for shard in plan.shards:
-            if _is_missing(plan, journal, shard):
+            is_new = _is_missing(plan, journal, shard)
+            if is_new:
                 written = copy_shard(
-                    folder, writer.lay_out(shard, plan.reader, plan.dtype), shard.groups, plan.reader, plan.dtype, copying,
+                    folder, writer.lay_out(shard, plan.reader, plan.dtype), shard.groups, plan.reader, plan.dtype, copying, buffers,
                     hashed=_hashes(plan), flusher=flusher, before_group=before_group, advance=advance,
                 )  # fmt: skip
                 flusher.run(_keep, journal, written)
@@ -76,7 +79,10 @@ def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: Be
                 found.copied.extend(written.tensors)
                 own = ShardReader(folder, writer.written_tensors(folder, shard, plan.reader, plan.dtype))
                 found.tensors.update(own.tensors)
-                digests += [reading.submit(digest_tensor, own, name, shapes[name]) for name in _names(shard.groups)]
+                source = plan.reader if is_new and isinstance(plan.reader, StoredReader) else None
+                digests += [
+                    reading.submit(_read_back, own, source, tensor, shapes[tensor.name], buffers) for tensor in written.tensors
+                ]
         writer.finish(folder, plan.reader, plan.dtype, plan.shards)
         found.digests.extend(future.result() for future in digests)
         flusher.finish()
@@ -115,6 +121,19 @@ def certify_conversion(
     )
 
 
+def _read_back(
+    own: ShardReader, source: StoredReader | None, copied: CopiedTensor, shape: tuple[int, ...], buffers: Buffers
+) -> TensorDigest:
+    """The digest of a tensor as the files have it: as it was copied where the source, read again, is the same bit for bit; else hashed."""
+    name, dtype = copied.name, own.dtype(copied.name)
+    with buffers.lend() as ours, buffers.lend() as theirs:
+        if source and source.dtype(name) == dtype:
+            pairs = zip(blocks(own, name, shape, buffer=ours), blocks(source, name, shape, buffer=theirs), strict=True)
+            if all(same_bytes(written, read) for (_, written), (_, read) in pairs):
+                return TensorDigest(name=name, dtype=type_name(own.path, name, dtype), shape=shape, data=copied.source_data)
+        return digest_tensor(own, name, shape, buffer=ours)
+
+
 def _hashes(plan: ConversionPlan) -> bool:
     return plan.proof != "headers"
 
@@ -123,10 +142,6 @@ def _is_missing(plan: ConversionPlan, journal: Journal, shard: Shard) -> bool:
     """Whether a shard is to be written: also if it was, in a run that needed no digests."""
     done = journal.finished.get(shard.name)
     return done is None or (_hashes(plan) and not done.tensors)
-
-
-def _names(groups: tuple[Group, ...]) -> list[str]:
-    return [name for group in groups for name in group.names]
 
 
 def _keep(journal: Journal, written: WrittenShard) -> None:

@@ -30,14 +30,13 @@ def test_what_is_no_size(text):
 
 
 def test_what_is_needed_does_not_depend_on_the_model(gqa, make_llama):
-    needs = [memory_need(HuggingFaceReader(folder), None) for folder in (gqa, make_llama(vocab_size=5000))]
+    needs = [memory_need(HuggingFaceReader(folder)) for folder in (gqa, make_llama(vocab_size=5000))]
     assert needs[0].num_threads * needs[0].thread_bytes == needs[1].num_threads * needs[1].thread_bytes
-    rounding = memory_need(HuggingFaceReader(gqa), torch.bfloat16)
-    assert rounding.thread_bytes > needs[0].thread_bytes >= BLOCK_BYTES
+    assert needs[0].thread_bytes > 2 * BLOCK_BYTES  # one read into, one rounded or compared with
 
 
 def test_a_bound_below_what_is_needed_is_refused(gqa):
-    need = memory_need(HuggingFaceReader(gqa), None)
+    need = memory_need(HuggingFaceReader(gqa))
     require_within(need, need.num_bytes)
     words = rf"but {need.num_bytes} are needed: .* {need.thread_bytes} for each of {need.num_threads} threads"
     with pytest.raises(ConfigError, match=words):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers, read_pieces, row_blocks, whole
+from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers, read_pieces, row_blocks, same_bytes, whole, write_pieces
 from megatron_astro.errors import CheckpointError
 
 ROWS, COLUMNS = 7, 6
@@ -36,6 +36,32 @@ def test_any_rectangle_is_read_from_any_pieces(quarters, rows, columns):
     out = torch.full((rows[1] - rows[0], columns[1] - columns[0]), -2.0)
     read_pieces("a", stored, tuple(rows), tuple(columns), out)
     assert torch.equal(out, matrix[slice(*rows), slice(*columns)])
+
+
+def test_rectangles_are_read_and_written_a_few_rows_at_a_time(quarters, monkeypatch, tmp_path):
+    monkeypatch.setattr("megatron_astro.checkpoint.pieces.SCRATCH_BYTES", 40)
+    matrix, stored = quarters
+    out = torch.full((ROWS, 3), -2.0)
+    read_pieces("a", stored, (0, ROWS), (1, 4), out)
+    assert torch.equal(out, matrix[:, 1:4])
+    left, right = (Piece((0, ROWS), span, tmp_path / "written", 4, 12) for span in ((0, 3), (3, COLUMNS)))
+    for place, piece in enumerate((left, right)):
+        with (tmp_path / "written").open("wb") as stream:
+            stretches = list(write_pieces([piece], (0, ROWS), matrix, {piece.file: stream.fileno()}))
+        assert [written.begin for written in stretches] == [4, 40, 76]
+        content = (tmp_path / "written").read_bytes()[4:]
+        assert content == matrix[:, 3 * place : 3 * place + 3].contiguous().numpy().tobytes()
+        assert b"".join(bytes(written.content) for written in stretches) == content
+
+
+def test_bytes_are_compared_not_numbers(monkeypatch):
+    monkeypatch.setattr("megatron_astro.checkpoint.pieces.COMPARED_BYTES", 8)
+    numbers = torch.tensor([0.0, float("nan"), 2.0, 3.0, 4.0]).reshape(5, 1)
+    assert same_bytes(numbers, numbers.clone())
+    assert not same_bytes(numbers, numbers * torch.tensor([[-1.0], [1], [1], [1], [1]]))  # 0 and -0
+    assert not same_bytes(numbers, torch.cat([numbers[:4], numbers[:1]]))
+    assert not same_bytes(numbers, numbers[:4])
+    assert not same_bytes(numbers[:4], numbers)
 
 
 def test_pieces_that_leave_a_hole_do_not_cover(quarters):
