@@ -21,6 +21,8 @@ class Options:
     """Checkpoint or certificate.json to compare with: exit status 1 and the tensors that differ unless it is the same model."""
     output: Path | None = None
     """JSON file to write the certificate to; none: only the closing line."""
+    max_ram: str = "4GiB"
+    """Memory this process may take, Python and PyTorch (about 0.3 GB) included, whatever the model's size."""
 
 
 def certify_checkpoint(options: Options) -> str:
@@ -28,14 +30,17 @@ def certify_checkpoint(options: Options) -> str:
     from megatron_astro.checkpoint.certify import certify, read_certificate
     from megatron_astro.checkpoint.conversion_plan import open_checkpoint
     from megatron_astro.checkpoint.differences import find_differences, measure_differences
+    from megatron_astro.checkpoint.memory_bound import memory_need, parse_size, require_within
     from megatron_astro.files import require_writable_file
     from megatron_astro.records import write_record
 
+    max_ram = parse_size(options.max_ram, "max-ram")
     if options.output:
         require_writable_file(options.output)
     known = read_certificate(options.against) if options.against and options.against.suffix == ".json" else None
     other = open_checkpoint(options.against) if options.against and not known else None
     reader = open_checkpoint(options.path)
+    require_within(memory_need(reader, None), max_ram)
     certificate = certify(reader)
     if options.output:
         write_record(options.output, certificate)

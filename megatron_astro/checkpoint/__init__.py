@@ -2,13 +2,16 @@
 
 Comes in: a checkpoint in one format. Goes out: the same model in another, with `parity.json`, the proof that both compute the same, and
 `certificate.json`, the root of its weights, which is the same in every format and layout.
-A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives tensors under
-their Hugging Face names; a writer takes a reader and handles one group of tensors (one layer's q, k and v, say) at a time, so that a
-bound on memory holds for any model. Only the comparison of logits loads whole models.
+A checkpoint of any format is opened by a reader that checks every name and shape before a weight is read and gives rows of tensors under
+their Hugging Face names; a writer says where they go; blocks of some MiB stream from one to the other, so that a bound on memory holds for
+any model. Only the comparison of logits loads whole models.
 
 Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it). `conversion_plan.py` is what
-headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a writer makes one by one,
-`journal.py` the folder that a kill cannot spoil.
+headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a writer lays out,
+`transfer.py` the copying into them, `writing.py` all files of a conversion with reading back and certificate, `journal.py` the folder
+that a kill cannot spoil.
+`reader.py` and `shards.py` say how a format plugs in; `pieces.py` is the byte plan between the two, `checksums.py` joins CRC-32s. Files of
+`torch.save` are looked into by `torch_contents.py` and laid out by `torch_archive.py`.
 Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `gguf.py` with
 `gguf_tokenizer.py`; the two formats that are written have a `*_writer.py` beside them. `layouts.py` has the arithmetic, `parity.py` the
 proof by logits, `vocabulary.py` the rows of added tokens. `digest.py` is the format of the roots, `certify.py` computes them,

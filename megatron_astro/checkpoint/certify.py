@@ -1,23 +1,24 @@
 """Certificates: which weights a checkpoint holds, whatever its format, and that a conversion wrote the weights it read.
 
-The digest's format is in `digest.py`; here tensors become its leaves, one group in memory at a time, blocks hashed on all cores.
+The digest's format is in `digest.py`; here tensors become its leaves, block after block, a tensor on each core.
 """
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Executor
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from megatron_astro.checkpoint.differences import describe_differences, find_differences
-from megatron_astro.checkpoint.digest import FORMAT, data_roots, hashing_threads, in_order, weights_root
+from megatron_astro.checkpoint.digest import FORMAT, DataHash, in_order, weights_root
 from megatron_astro.checkpoint.distributed import DistributedReader
-from megatron_astro.checkpoint.names import Group, tensor_groups
-from megatron_astro.checkpoint.reader import WeightReader
+from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.pieces import tensor_bytes
+from megatron_astro.checkpoint.reader import TensorSource, WeightReader, blocks
 from megatron_astro.checkpoint.safetensors_files import DTYPE_NAMES, DTYPES
 from megatron_astro.errors import CheckpointError, DataError
 from megatron_astro.model.sizes import LlamaSizes
@@ -41,48 +42,77 @@ LARGEST_TRAINED_BYTES = 4_000_000_000
 
 
 def certify(reader: WeightReader, *, rounded_to: torch.dtype | None = None) -> CertificateRecord:
-    """Digest every tensor of a checkpoint, rounded to a type first if asked; one group is in memory at a time.
+    """Digest every tensor of a checkpoint, rounded to a type first if asked; a few blocks are in memory at a time.
 
     CheckpointError when a weight cannot be read.
     """
-    tensors = in_order(_digests(reader, rounded_to))
+    shapes = named_shapes(reader.sizes)
+    with ThreadPoolExecutor(hashing_threads(), thread_name_prefix="digest") as threads:
+        digests = threads.map(lambda name: digest_tensor(reader, name, shapes[name], rounded_to), shapes)
+        try:
+            found = list(track(digests, total=len(shapes), title="Hashing", unit="tensors", logger=logger))
+        except CheckpointError:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return certificate_of(reader.sizes, found)
+
+
+def certificate_of(sizes: LlamaSizes, tensors: Iterable[TensorDigest]) -> CertificateRecord:
+    """The certificate of a model whose tensors were digested."""
+    tensors = in_order(tensors)
     return CertificateRecord(
         digest_format=FORMAT,
         root=weights_root(tensors),
         num_bytes=sum(_num_bytes(tensor) for tensor in tensors),
         num_parameters=sum(prod(tensor.shape) for tensor in tensors),
-        settings=_settings(reader.sizes),
+        settings=_settings(sizes),
         tensors=tensors,
         provenance=current_provenance(),
     )
 
 
-def write_conversion_certificate(
-    source: WeightReader, target: WeightReader, *, rounded_to: torch.dtype | None, parity: ParityRecord | None
-) -> CertificateRecord:
-    """Put `certificate.json` into a conversion's target once it was read back and holds, bit for bit, what the source does.
+def digest_tensor(reader: TensorSource, name: str, shape: Sequence[int], rounded_to: torch.dtype | None = None) -> TensorDigest:
+    """One tensor's digest, read block after block."""
+    dtype, data = rounded_to or reader.dtype(name), DataHash()
+    for _, block in blocks(reader, name, shape):
+        data.update(tensor_bytes(block.to(dtype)))
+    return TensorDigest(name=name, dtype=type_name(reader.path, name, dtype), shape=tuple(shape), data=data.root())
 
-    Where the conversion rounds (`rounded_to`) the source's own root is another one; the certificate names it, and the root of the
-    source once rounded, which is the target's. CheckpointError, naming the tensors, when the target holds anything else.
+
+def hashing_threads() -> int:
+    """A thread for each core this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def write_conversion_certificate(
+    source: Path,
+    *,
+    original: CertificateRecord,
+    expected: CertificateRecord,
+    written: CertificateRecord,
+    folder: Path,
+    parity: ParityRecord | None,
+) -> CertificateRecord:
+    """Put `certificate.json` into a conversion's target once what was read back is, bit for bit, what the source holds.
+
+    `original` certifies the source as it was read, `expected` the same once rounded to the types written, `written` the target as it was
+    read back. CheckpointError, naming the tensors, when the target holds anything else than expected.
     """
-    original = certify(source)
-    expected = original if rounded_to is None else certify(source, rounded_to=rounded_to)
-    written = certify(target)
     if found := find_differences(expected, written):
         raise CheckpointError(
-            f"what was written is not what {source.path} holds: {describe_differences(found)}; nothing was kept. Check the disk and the "
+            f"what was written is not what {source} holds: {describe_differences(found)}; nothing was kept. Check the disk and the "
             "memory of this machine, and convert again"
         )
-    ends = CertifiedSource(path=str(source.path), root=original.root, rounded_root=expected.root)
+    ends = CertifiedSource(path=str(source), root=original.root, rounded_root=expected.root)
     certificate = replace(written, source=ends, logits=_summary(parity) if parity else None)
-    write_record(target.path / CERTIFICATE_FILE, certificate)
+    write_record(folder / CERTIFICATE_FILE, certificate)
     return certificate
 
 
 def certify_trained(folder: Path) -> None:
     """Write `certificate.json` into a training checkpoint just saved, if it is small enough; the log says which."""
     reader = DistributedReader(folder)
-    num_bytes = sum(group.num_parameters * reader.dtype(group).itemsize for group in tensor_groups(reader.sizes))
+    num_bytes = sum(prod(shape) * reader.dtype(name).itemsize for name, shape in named_shapes(reader.sizes).items())
     if num_bytes > LARGEST_TRAINED_BYTES:
         logger.info(
             "certificate: none, training does not wait for more than %.1f GB of weights and these are %.1f GB; use certify_checkpoint",
@@ -105,32 +135,11 @@ def read_certificate(path: Path) -> CertificateRecord:
     return certificate
 
 
-def _digests(reader: WeightReader, rounded_to: torch.dtype | None) -> Iterator[TensorDigest]:
-    groups = tensor_groups(reader.sizes)
-    with hashing_threads() as threads:
-        for group in track(groups, total=len(groups), title="Hashing", unit="groups of tensors", logger=logger):
-            yield from _group_digests(reader, group, rounded_to, threads)
-
-
-def _group_digests(reader: WeightReader, group: Group, rounded_to: torch.dtype | None, threads: Executor) -> list[TensorDigest]:
-    """One group's digests; a function of its own, so that the tensors are gone before the next group is read."""
-    tensors = [tensor.to(rounded_to or tensor.dtype).contiguous() for tensor in reader.read(group)]
-    roots = data_roots([_bytes(tensor) for tensor in tensors], threads)
-    return [
-        TensorDigest(name=name, dtype=_type_name(reader, name, tensor), shape=tuple(tensor.shape), data=root)
-        for name, tensor, root in zip(group.names, tensors, roots, strict=True)
-    ]
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """A contiguous tensor's bytes, not copied. [...] -> flat."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _type_name(reader: WeightReader, name: str, tensor: Tensor) -> str:
-    if tensor.dtype not in DTYPE_NAMES:
-        raise CheckpointError(f"{reader.path}: {name} is stored as {tensor.dtype}; supported are {', '.join(DTYPES)}")
-    return DTYPE_NAMES[tensor.dtype]
+def type_name(path: Path, name: str, dtype: torch.dtype) -> str:
+    """A type as certificates name it; CheckpointError for one that has no name there."""
+    if dtype not in DTYPE_NAMES:
+        raise CheckpointError(f"{path}: {name} is stored as {dtype}; supported are {', '.join(DTYPES)}")
+    return DTYPE_NAMES[dtype]
 
 
 def _summary(parity: ParityRecord) -> CertifiedLogits:

@@ -17,7 +17,7 @@ from megatron_astro.checkpoint.journal import Task, partial_folder, refuse_unfin
 from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
 from megatron_astro.checkpoint.names import tensor_groups
 from megatron_astro.checkpoint.parity import Format
-from megatron_astro.checkpoint.reader import BoundedReader
+from megatron_astro.checkpoint.reader import StoredReader, WeightReader
 from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
 from megatron_astro.checkpoint.vocabulary import GrownReader, NewRows, warn_of_tokens_without_rows
 from megatron_astro.errors import CheckpointError, ConfigError
@@ -28,11 +28,12 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Verification = Literal["auto", "logits", "readback", "headers"]
 Proof = Literal["logits", "readback", "headers"]
 
-READERS: dict[SourceFormat, Callable[[Path], BoundedReader]] = {
+READERS: dict[SourceFormat, Callable[[Path], WeightReader]] = {
     "huggingface": HuggingFaceReader,
     "megatron": DistributedReader,
     "gguf": GgufReader,
 }
+WRITTEN_READERS: dict[Format, Callable[[Path], StoredReader]] = {"huggingface": HuggingFaceReader, "megatron": DistributedReader}
 WRITERS: dict[Format, Writer] = {"huggingface": HuggingFaceWriter(), "megatron": DistributedWriter()}
 OBVIOUS_TARGET: dict[SourceFormat, Format] = {"huggingface": "megatron", "megatron": "huggingface", "gguf": "huggingface"}
 SPARE_BYTES = 100_000_000  # for tokenizer files and headers
@@ -47,7 +48,7 @@ class ConversionPlan:
     target: Path
     target_format: Format
     source_sizes: LlamaSizes
-    reader: BoundedReader
+    reader: WeightReader
     new_rows: NewRows
     dtype: torch.dtype | None
     shards: tuple[Shard, ...]
@@ -76,14 +77,14 @@ class ConversionPlan:
 
     def summary(self) -> str:
         """Some lines for the user."""
-        names, need = " + ".join(self.memory.largest.names), self.memory
+        need = self.memory
         return (
             f"source: {self.source} ({self.source_format})\n"
             f"target: {self.target} ({self.target_format}); weight files: {len(self.shards)} of up to {self.shard_bytes / 1e9:.2f} GB\n"
             f"tensors: {self.num_tensors} with {self.num_parameters / 1e6:.1f} million parameters, "
             f"{self.num_bytes} bytes to write as {self.dtype or 'stored'}\n"
-            f"memory: about {need.num_bytes / 2**20:.0f} MiB at most of {self.max_ram / 2**20:.0f} MiB allowed; "
-            f"the largest step is {names}\n"
+            f"memory: about {need.num_bytes / 2**20:.0f} MiB at most of {self.max_ram / 2**20:.0f} MiB allowed, for {need.num_threads} "
+            "threads with blocks of tensors\n"
             f"disk: {self.free_bytes / 1e9:.2f} GB free in {self.target.parent}, {(self.num_bytes + SPARE_BYTES) / 1e9:.2f} GB needed\n"
             f"proof: {self.proof} ({self.proof_reason})\n"
             "nothing was written"
@@ -117,7 +118,7 @@ def plan_conversion(
     chosen: torch.dtype | None = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in groups)
     num_parameters = sum(group.num_parameters for group in groups)
-    memory = memory_need(groups, reader, chosen, target_format)
+    memory = memory_need(reader, chosen)
     require_within(memory, max_ram)
     proof, reason = _choose_proof(verification, source_format, num_parameters, max_ram)
     return ConversionPlan(
@@ -142,7 +143,7 @@ def plan_conversion(
     )
 
 
-def open_checkpoint(path: Path) -> BoundedReader:
+def open_checkpoint(path: Path) -> WeightReader:
     """Open a checkpoint of any format; CheckpointError when it is none, or not complete."""
     return READERS[detect_format(path)](path)
 

@@ -6,10 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_astro.checkpoint.certify import write_conversion_certificate
 from megatron_astro.checkpoint.conversion_plan import (
-    READERS,
-    WRITERS,
+    WRITTEN_READERS,
     ConversionPlan,
     Dtype,
     Proof,
@@ -17,12 +15,12 @@ from megatron_astro.checkpoint.conversion_plan import (
     Verification,
     plan_conversion,
 )
-from megatron_astro.checkpoint.journal import Journal, partial_folder, resumable_folder
+from megatron_astro.checkpoint.journal import partial_folder, resumable_folder
 from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, peak_resident_bytes
-from megatron_astro.checkpoint.names import Group
 from megatron_astro.checkpoint.parity import PARITY_FILE, Format, compare_logits
-from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup, stored_bytes
+from megatron_astro.checkpoint.shards import SHARD_BYTES, BeforeGroup
 from megatron_astro.checkpoint.vocabulary import NewRows
+from megatron_astro.checkpoint.writing import ReadBack, bytes_to_write, certify_conversion, write_and_read_back
 from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
 from megatron_astro.records import CertificateRecord, ParityRecord, write_record
@@ -92,13 +90,13 @@ def convert(
     max_ram
         Bytes that this process may have resident, Python and PyTorch (about 0.3 GB) included.
     shard_bytes
-        Size of the weight files written; a kill loses at most the file being written.
+        Size of the weight files written; a kill loses at most the two that are on their way to the disk.
     vocabulary_size
         Tokens the result has rows for; None keeps the rows there are.
     new_rows
         What added rows hold (see `vocabulary.py`).
     before_group
-        Called before each group of tensors is read.
+        Called before each group of tensors is read, by the thread that reads it.
 
     Raises
     ------
@@ -130,8 +128,9 @@ def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> 
     logger.info("convert: proof by %s: %s", plan.proof, plan.proof_reason)
     try:
         with resumable_folder(plan.target, plan.task(), plan.shards) as journal:
-            _write(plan, journal, before_group)
-            parity, certificate = _prove(plan, journal.folder)
+            with show_bytes(bytes_to_write(plan, journal), title="Converting", logger=logger) as advance:
+                written = write_and_read_back(plan, journal, before_group, advance)
+            parity, certificate = _prove(plan, journal.folder, written)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {plan.target}: {error.strerror or error}; free the disk and run the same again to go on, or name another target "
@@ -152,26 +151,9 @@ def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> 
     )
 
 
-def _write(plan: ConversionPlan, journal: Journal, before_group: BeforeGroup | None) -> None:
-    """Write the files that are not finished yet, then what makes the folder a checkpoint."""
-    writer = WRITERS[plan.target_format]
-    missing = [shard for shard in plan.shards if shard.file not in journal.finished]
-    total = sum(stored_bytes(group, plan.reader, plan.dtype) for shard in missing for group in shard.groups)
-    with show_bytes(total, title="Converting", logger=logger) as advance:
-
-        def begin(group: Group) -> None:
-            if before_group:
-                before_group(group)
-            advance(stored_bytes(group, plan.reader, plan.dtype))
-
-        for shard in missing:
-            journal.add(writer.write_shard(journal.folder, shard, plan.reader, plan.dtype, begin))
-    writer.finish(journal.folder, plan.reader, plan.dtype, plan.shards, [journal.finished[shard.file] for shard in plan.shards])
-
-
-def _prove(plan: ConversionPlan, folder: Path) -> tuple[ParityRecord | None, CertificateRecord | None]:
+def _prove(plan: ConversionPlan, folder: Path, written: ReadBack) -> tuple[ParityRecord | None, CertificateRecord | None]:
     """Open what was written, which checks that every tensor is there, once, in its shape; then what the plan says."""
-    written = READERS[plan.target_format](folder)
+    target = WRITTEN_READERS[plan.target_format](folder)
     parity = None
     if plan.proof == "logits" and plan.source_format != "gguf":
         ends = (plan.source, plan.source_format), (folder, plan.target_format)
@@ -181,4 +163,4 @@ def _prove(plan: ConversionPlan, folder: Path) -> tuple[ParityRecord | None, Cer
         write_record(folder / PARITY_FILE, parity)
     if plan.proof == "headers":
         return parity, None
-    return parity, write_conversion_certificate(plan.reader, written, rounded_to=plan.dtype, parity=parity)
+    return parity, certify_conversion(plan, target, folder, written, parity)

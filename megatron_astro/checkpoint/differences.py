@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from megatron_astro.checkpoint.names import Group, tensor_groups
-from megatron_astro.checkpoint.reader import WeightReader
+from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.pieces import num_columns, row_blocks
+from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader
 from megatron_astro.records import CertificateRecord, TensorDigest
 
 DIFFERENCES_SHOWN = 8
-CHUNK_NUMBERS = 1 << 22  # compared at a time, in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,10 @@ def find_differences(one: CertificateRecord, other: CertificateRecord) -> list[D
 
 def measure_differences(found: Sequence[Difference], one: WeightReader, other: WeightReader) -> list[Difference]:
     """The same differences with the largest absolute difference of every tensor that both sides hold in one shape."""
-    ours, theirs = _places(one), _places(other)
+    ours, theirs = named_shapes(one.sizes), named_shapes(other.sizes)
     return [
-        replace(difference, largest=_largest(_read(one, ours[difference.name]), _read(other, theirs[difference.name])))
-        if difference.name in ours.keys() & theirs.keys()
+        replace(difference, largest=_largest(one, other, difference.name, ours[difference.name]))
+        if difference.name in ours and ours[difference.name] == theirs.get(difference.name)
         else difference
         for difference in found
     ]
@@ -70,21 +69,13 @@ def _what_differs(one: TensorDigest | None, other: TensorDigest | None) -> str:
     return "" if one.data == other.data else "other numbers"
 
 
-def _places(reader: WeightReader) -> dict[str, tuple[Group, int]]:
-    """By name, the group a tensor is read with, and its place there."""
-    groups = tensor_groups(reader.sizes)
-    return {name: (group, index) for group in groups for index, name in enumerate(group.names)}
-
-
-def _read(reader: WeightReader, place: tuple[Group, int]) -> Tensor:
-    group, index = place
-    return reader.read(group)[index]
-
-
-def _largest(one: Tensor, other: Tensor) -> float | None:
-    """Largest absolute difference of two tensors of one shape (NaN if either holds one); None for two shapes. [...], [...] -> ()."""
-    if one.shape != other.shape:
-        return None
-    chunks = zip(*(torch.split(tensor.reshape(-1), CHUNK_NUMBERS) for tensor in (one, other)), strict=True)
-    largest = [(ours.double() - theirs.double()).abs().max() for ours, theirs in chunks]
-    return float(torch.stack(largest).max())
+def _largest(one: WeightReader, other: WeightReader, name: str, shape: tuple[int, ...]) -> float:
+    """Largest absolute difference of a tensor, block after block in float64 (NaN if either holds one)."""
+    columns = (0, num_columns(shape))
+    largest = torch.zeros((), dtype=torch.float64)
+    for rows in row_blocks(shape, columns[1] * torch.float64.itemsize, BLOCK_BYTES):
+        ours, theirs = (torch.empty((rows[1] - rows[0], columns[1]), dtype=reader.dtype(name)) for reader in (one, other))
+        one.read(name, rows, columns, ours)
+        other.read(name, rows, columns, theirs)
+        largest = torch.maximum(largest, (ours.double() - theirs.double()).abs().max())
+    return float(largest)

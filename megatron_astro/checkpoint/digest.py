@@ -17,16 +17,13 @@ thing is hashed, so that none can pass for another.
     root   = H(03 + string("megatron_astro weights 1") + u64(tensors) + tree(tensors in the order of their names' bytes))
 
 The tree is that of RFC 6962 (Certificate Transparency), with further kinds. SHA-256 because processors compute it in hardware: 1.9 GB/s on
-one core of the machine this was measured on, against 1.2 GB/s for BLAKE2b. hashlib lets other threads run meanwhile, so blocks are
+one core of the machine this was measured on, against 1.2 GB/s for BLAKE2b. hashlib lets other threads run meanwhile, so tensors are
 hashed on all cores.
 """
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import chain, islice
 
 from megatron_astro.records import TensorDigest
 
@@ -35,19 +32,32 @@ BLOCK_BYTES = 1_048_576
 BLOCK, NODE, TENSOR, ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
 
 
-def hashing_threads() -> Executor:
-    """A pool with a thread for each core this process may use."""
-    return ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), thread_name_prefix="digest")
+class DataHash:
+    """The root over a tensor's bytes, which come in order, in parts of any length; what is held is 32 bytes a block."""
 
+    def __init__(self) -> None:
+        self._hashes: list[bytes] = []
+        self._block = hashlib.sha256(BLOCK)
+        self._room = BLOCK_BYTES
 
-def data_roots(contents: Sequence[memoryview], threads: Executor) -> list[str]:
-    """Root over each tensor's bytes, in hexadecimal; contents are flat, one byte an element. All their blocks share the threads."""
-    cut = [
-        [content[begin : begin + BLOCK_BYTES] for begin in range(0, len(content), BLOCK_BYTES)] or [content]
-        for content in contents
-    ]
-    hashes = threads.map(_block_hash, chain.from_iterable(cut))
-    return [_tree(list(islice(hashes, len(blocks)))).hex() for blocks in cut]
+    def update(self, content: memoryview) -> None:
+        """The next bytes; flat, one byte an element."""
+        while len(content):
+            part, content = content[: self._room], content[self._room :]
+            self._block.update(part)  # no copy; other threads run meanwhile
+            self._room -= len(part)
+            if not self._room:
+                self._close_block()
+
+    def root(self) -> str:
+        """The tree over all blocks, in hexadecimal; nothing can be added afterwards."""
+        if self._room < BLOCK_BYTES or not self._hashes:
+            self._close_block()
+        return _tree(self._hashes).hex()
+
+    def _close_block(self) -> None:
+        self._hashes.append(self._block.digest())
+        self._block, self._room = hashlib.sha256(BLOCK), BLOCK_BYTES
 
 
 def tensor_hash(tensor: TensorDigest) -> bytes:
@@ -73,12 +83,6 @@ def _tree(hashes: Sequence[bytes]) -> bytes:
         return hashes[0]
     left = 1 << (len(hashes) - 1).bit_length() - 1
     return _hash(NODE + _tree(hashes[:left]) + _tree(hashes[left:]))
-
-
-def _block_hash(block: memoryview) -> bytes:
-    digest = hashlib.sha256(BLOCK)
-    digest.update(block)  # no copy; other threads run meanwhile
-    return digest.digest()
 
 
 def _hash(content: bytes) -> bytes:

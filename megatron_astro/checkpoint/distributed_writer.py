@@ -1,19 +1,17 @@
-"""Writing megatron-core distributed checkpoints (`torch_dist`) tensor by tensor, as `dist_checkpointing.save` would lay them out.
+"""Writing megatron-core distributed checkpoints (`torch_dist`), as `dist_checkpointing.save` would lay them out.
 
-A `.distcp` file is a row of chunks, each as `torch.save` writes it; one chunk (one layer's tensor) is in memory at a time. The table
-of where each chunk lies is written last. The same weights give the same bytes, in one go or resumed.
+A `.distcp` file is a row of chunks, each an archive of `torch.save` (`torch_archive.py`): one a layer, or several where a layer's tensor is
+larger than `CHUNK_BYTES`. The table of where each chunk lies is written last. The same weights give the same bytes, in one go or resumed.
 """
 
 import io
 import json
-import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 import torch
-from torch import Tensor
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     STORAGE_TYPES,
@@ -25,28 +23,41 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from megatron_astro.checkpoint.distributed import METADATA_FILE, MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.distributed import METADATA_FILE, MODEL_FILES_FOLDER, Chunk, tensors_of_chunks
 from megatron_astro.checkpoint.names import EXTRA_STATE, Group, tensor_groups
-from megatron_astro.checkpoint.reader import WeightReader
-from megatron_astro.checkpoint.shards import (
-    SHARD_BYTES,
-    BeforeGroup,
-    Shard,
-    SummedFile,
-    WrittenShard,
-    cut_into_runs,
-    stored_bytes,
-    write_all,
-)
+from megatron_astro.checkpoint.pieces import Piece, StoredTensor, num_columns, row_blocks
+from megatron_astro.checkpoint.reader import WeightReader, group_dtype
+from megatron_astro.checkpoint.shards import Checksum, FileLayout, Shard, cut_into_runs, stored_bytes
+from megatron_astro.checkpoint.torch_archive import ArchiveLayout, PickledTensor, lay_out_archive
 from megatron_astro.errors import CheckpointError
-from megatron_astro.progress import show_bytes
-
-logger = logging.getLogger(__name__)
 
 COMMON_FILE = "common.pt"
 FORMAT_FILE = "metadata.json"
 FORMAT = {"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}
 TABLE_VERSION = "1.0.0"  # of PyTorch's distributed checkpoints; what FileSystemWriter writes too
+CHUNK_BYTES = 2**30  # megatron-core holds a chunk in memory when it loads
+
+
+@dataclass(frozen=True)
+class _PlannedChunk:
+    """Rows of a group's Megatron tensor, as an archive at `begin` in their file."""
+
+    group: Group
+    rows: tuple[int, int]
+    dtype: torch.dtype
+    begin: int
+    archive: ArchiveLayout
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """In the Megatron tensor."""
+        rest = (self.rows[0], *(0 for _ in self.group.megatron_shape[1:]))
+        return rest if self.group.layer is None else (self.group.layer, *rest)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """As stored: with the layer axis where there is one."""
+        return _chunk_shape(self.group, self.rows)
 
 
 class DistributedWriter:
@@ -57,64 +68,90 @@ class DistributedWriter:
         if dtype is None:
             _refuse_mixed_layers(reader)
         runs = cut_into_runs(tensor_groups(reader.sizes), lambda group: stored_bytes(group, reader, dtype), shard_bytes)
-        return tuple(Shard(file=f"__{number}_0.distcp", groups=tuple(run)) for number, run in enumerate(runs))
+        return tuple(Shard(files=(f"__{number}_0.distcp",), groups=tuple(run)) for number, run in enumerate(runs))
 
-    def write_shard(
-        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None, before_group: BeforeGroup
-    ) -> WrittenShard:
-        """Write one file of chunks: extra states with the embedding, then each group joined."""
-        places = []
-        with SummedFile(folder / shard.file) as stream:
-            for _ in _extra_states(shard, reader):
-                places.append((stream.tell(), stream.write(_saved_none())))
-            for group in shard.groups:
-                before_group(group)
-                begin = stream.tell()
-                try:
-                    torch.save(_chunk(group, reader, dtype), cast(IO[bytes], stream))
-                except RuntimeError as error:  # how torch.save reports that a file took no more bytes
-                    raise OSError(0, f"PyTorch could not write {shard.file} ({error}); the disk may be full") from error
-                places.append((begin, stream.tell() - begin))
-        return stream.as_shard(shard.file, places)
+    def lay_out(self, shard: Shard, reader: WeightReader, dtype: torch.dtype | None) -> tuple[FileLayout, ...]:
+        """One file of chunks: extra states with the embedding, then each group's Megatron tensor."""
+        empty = _saved_none()
+        states = [(number * len(empty), empty) for number, _ in enumerate(_extra_states(shard, reader))]
+        literals, checksums = list(states), list[Checksum]()
+        pieces: dict[str, list[Piece]] = {name: [] for group in shard.groups for name in group.names}
+        num_bytes = len(states) * len(empty)
+        for chunk in _chunks(shard, reader, dtype):
+            literals += chunk.archive.literals
+            checksums += chunk.archive.checksums
+            num_bytes = chunk.begin + chunk.archive.num_bytes
+            for name, piece in _pieces(chunk, reader, Path(shard.name)):
+                pieces[name].append(piece)
+        return (
+            FileLayout(
+                file=shard.name,
+                num_bytes=num_bytes,
+                literals=tuple(literals),
+                pieces={name: tuple(own) for name, own in pieces.items()},
+                checksums=tuple(checksums),
+            ),
+        )
 
-    def finish(
-        self,
-        folder: Path,
-        reader: WeightReader,
-        dtype: torch.dtype | None,
-        shards: Sequence[Shard],
-        written: Sequence[WrittenShard],
-    ) -> None:
+    def written_tensors(
+        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None
+    ) -> dict[str, StoredTensor]:
+        """What the chunks in the file say of themselves."""
+        chunks = [
+            Chunk(name, chunk.offsets, chunk.sizes, chunk.dtype, folder / shard.name, chunk.begin, chunk.archive.num_bytes)
+            for chunk in _chunks(shard, reader, dtype)
+            for name in [chunk.group.rule.megatron]
+        ]
+        return tensors_of_chunks(chunks, shard.groups, reader.sizes)
+
+    def finish(self, folder: Path, reader: WeightReader, dtype: torch.dtype | None, shards: Sequence[Shard]) -> None:
         """Write the table of chunks, and what is not a tensor."""
-        storage = {}
-        for shard, result in zip(shards, written, strict=True):
-            indices = [*map(MetadataIndex, _extra_states(shard, reader)), *map(_index, shard.groups)]
-            for index, place in zip(indices, result.places, strict=True):
-                storage[index] = _StorageInfo(shard.file, *place)
-        table = Metadata(state_dict_metadata=_table(shards, reader, dtype), storage_data=storage, version=TABLE_VERSION)
+        storage, length = {}, len(_saved_none())
+        table: dict[str, STORAGE_TYPES] = {}
+        for shard in shards:
+            for number, name in enumerate(_extra_states(shard, reader)):
+                storage[MetadataIndex(name)] = _StorageInfo(shard.name, number * length, length)
+                table[name] = BytesStorageMetadata()
+            for chunk in _chunks(shard, reader, dtype):
+                index = MetadataIndex(chunk.group.rule.megatron, torch.Size(chunk.offsets))
+                storage[index] = _StorageInfo(shard.name, chunk.begin, chunk.archive.num_bytes)
+                _add_to_table(table, chunk, reader.sizes.num_layers)
         (folder / MODEL_FILES_FOLDER).mkdir()
         reader.write_model_files(folder / MODEL_FILES_FOLDER)
         torch.save({}, folder / COMMON_FILE)  # nothing but tensors
         (folder / FORMAT_FILE).write_text(json.dumps(FORMAT), encoding="utf-8")
-        (folder / METADATA_FILE).write_bytes(pickle.dumps(table))
+        metadata = Metadata(state_dict_metadata=table, storage_data=storage, version=TABLE_VERSION)
+        (folder / METADATA_FILE).write_bytes(pickle.dumps(metadata))
 
 
-def write_distributed(folder: Path, reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a checkpoint that megatron-core loads at any layout; `dtype` None keeps each tensor's type. One group in memory at a time."""
-    total = sum(stored_bytes(group, reader, dtype) for group in tensor_groups(reader.sizes))
-    with show_bytes(total, title="Writing", logger=logger) as advance:
-        write_all(
-            DistributedWriter(), folder, reader, dtype, shard_bytes, lambda group: advance(stored_bytes(group, reader, dtype))
-        )
+def _chunks(shard: Shard, reader: WeightReader, dtype: torch.dtype | None) -> Iterator[_PlannedChunk]:
+    """The chunks of a file in order, behind its extra states."""
+    begin = len(_extra_states(shard, reader)) * len(_saved_none())
+    for group in shard.groups:
+        chosen, shape = dtype or group_dtype(reader, group), group.megatron_shape
+        for rows in row_blocks(shape, num_columns(shape) * chosen.itemsize, CHUNK_BYTES):
+            tensor = PickledTensor("0", chosen, _chunk_shape(group, rows))
+            archive = lay_out_archive(tensor, [tensor], begin)
+            yield _PlannedChunk(group, rows, chosen, begin, archive)
+            begin += archive.num_bytes
 
 
-def _chunk(group: Group, reader: WeightReader, dtype: torch.dtype | None) -> Tensor:
-    """The group's Megatron tensor, with the layer axis where it has one."""
-    tensors = [tensor.to(dtype or tensor.dtype) for tensor in reader.read(group)]
-    joined = group.rule.layout.join(tensors, reader.sizes).contiguous()
-    if joined.untyped_storage().nbytes() != joined.nbytes:  # torch.save writes whole storages
-        joined = joined.clone()
-    return joined if group.layer is None else joined.unsqueeze(0)
+def _chunk_shape(group: Group, rows: tuple[int, int]) -> tuple[int, ...]:
+    shape = (rows[1] - rows[0], *group.megatron_shape[1:])
+    return shape if group.layer is None else (1, *shape)
+
+
+def _pieces(chunk: _PlannedChunk, reader: WeightReader, file: Path) -> Iterator[tuple[str, Piece]]:
+    """Where the rows of each Hugging Face tensor go."""
+    group, columns = chunk.group, num_columns(chunk.group.megatron_shape)
+    row_bytes, top = columns * chunk.dtype.itemsize, 0
+    for run in group.rule.layout.runs([shape[0] for shape in group.shapes], reader.sizes):
+        begin, end = max(top, chunk.rows[0]), min(top + run.end - run.begin, chunk.rows[1])
+        if begin < end:
+            rows = (run.begin + begin - top, run.begin + end - top)
+            place = chunk.archive.begins["0"] + (begin - chunk.rows[0]) * row_bytes
+            yield group.names[run.tensor], Piece(rows, (0, columns), file, place, row_bytes)
+        top += run.end - run.begin
 
 
 def _extra_states(shard: Shard, reader: WeightReader) -> list[str]:
@@ -124,36 +161,25 @@ def _extra_states(shard: Shard, reader: WeightReader) -> list[str]:
     return [f"{key}/shard_{layer}_{layers}" for layer in range(layers) for key in EXTRA_STATE] if is_first else []
 
 
-def _table(shards: Sequence[Shard], reader: WeightReader, dtype: torch.dtype | None) -> dict[str, STORAGE_TYPES]:
-    """What each tensor is, and its chunks: one a layer."""
-    layers = reader.sizes.num_layers
-    table: dict[str, STORAGE_TYPES] = {name: BytesStorageMetadata() for name in _extra_states(shards[0], reader)}
-    for group in (group for shard in shards for group in shard.groups):
-        shape = group.megatron_shape
-        chunk_shape, full_shape = (shape, shape) if group.layer is None else ((1, *shape), (layers, *shape))
-        properties = TensorProperties(dtype=dtype or reader.dtype(group))
-        entry = table.setdefault(group.rule.megatron, TensorStorageMetadata(properties, torch.Size(full_shape), []))
-        offsets = _index(group).offset
-        if isinstance(entry, TensorStorageMetadata) and offsets is not None:
-            entry.chunks.append(ChunkStorageMetadata(offsets=offsets, sizes=torch.Size(chunk_shape)))
-    return table
+def _add_to_table(table: dict[str, STORAGE_TYPES], chunk: _PlannedChunk, num_layers: int) -> None:
+    """Say what the chunk's tensor is, and that this is one of its chunks."""
+    layers = () if chunk.group.layer is None else (num_layers,)
+    whole = TensorStorageMetadata(TensorProperties(dtype=chunk.dtype), torch.Size((*layers, *chunk.group.megatron_shape)), [])
+    entry = table.setdefault(chunk.group.rule.megatron, whole)
+    if isinstance(entry, TensorStorageMetadata):
+        entry.chunks.append(ChunkStorageMetadata(offsets=torch.Size(chunk.offsets), sizes=torch.Size(chunk.sizes)))
 
 
 def _refuse_mixed_layers(reader: WeightReader) -> None:
     """A tensor stacked over the layers has one type."""
     first: dict[str, torch.dtype] = {}
     for group in tensor_groups(reader.sizes):
-        dtype = reader.dtype(group)
+        dtype = group_dtype(reader, group)
         if first.setdefault(group.rule.megatron, dtype) != dtype:
             raise CheckpointError(
                 f"{reader.path}: {group.names[0]} is stored as {dtype}, the same tensor of layer 0 as {first[group.rule.megatron]}; "
                 "Megatron stacks layers, so convert with a dtype of your choice"
             )
-
-
-def _index(group: Group) -> MetadataIndex:
-    shape = group.megatron_shape if group.layer is None else (1, *group.megatron_shape)
-    return MetadataIndex(group.rule.megatron, torch.Size((group.layer or 0, *(0 for _ in shape[1:]))))
 
 
 def _saved_none() -> bytes:

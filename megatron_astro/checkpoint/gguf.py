@@ -4,7 +4,7 @@ llama.cpp rotates neighbouring rows of a head, Hugging Face the two halves, so t
 """
 
 import json
-import mmap
+import os
 from importlib import metadata as distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from megatron_astro.checkpoint.gguf_tokenizer import write_tokenizer
-from megatron_astro.checkpoint.names import Group, tensor_groups
-from megatron_astro.checkpoint.reader import check_tensors
+from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.pieces import Span
+from megatron_astro.checkpoint.reader import BLOCK_BYTES, check_tensors
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
@@ -56,35 +57,38 @@ class GgufReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         reader = _open(path)
-        self._mapping: mmap.mmap = reader.data._mmap
         self.metadata = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.config = self._hugging_face_config()
         self.sizes = LlamaSizes.from_hf_config(self.config)
         layers = range(self.sizes.num_layers)
         self.names = {hf.format(i=i) + ".weight": own.format(i=i) + ".weight" for hf, own in NAMES.items() for i in layers}
-        groups = tensor_groups(self.sizes)
-        expected = {self.names[name]: shape for group in groups for name, shape in zip(group.names, group.shapes, strict=True)}
+        expected = {self.names[name]: shape for name, shape in named_shapes(self.sizes).items()}
         found = {name: tuple(int(size) for size in reversed(tensor.shape)) for name, tensor in self.tensors.items()}
         found.pop(ROPE_FREQUENCIES, None)  # it is in the configuration now
         check_tensors(found, expected, path)
 
-    def dtype(self, group: Group) -> torch.dtype:
+    def dtype(self, name: str) -> torch.dtype:
         """Always float32, what dequantising gives."""
-        del group
+        del name
         return torch.float32
 
-    def read(self, group: Group) -> tuple[Tensor, ...]:
-        """The group's tensors, dequantised, in the order of its names."""
-        tensors = tuple(self._read_tensor(name) for name in group.names)
-        self._mapping.madvise(
-            mmap.MADV_DONTNEED
-        )  # the file's pages would stay, one after the other, until all of it is in memory
-        return tensors
+    def read(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """Fill `out` [rows, columns] with a rectangle of a tensor, dequantised."""
+        stored = self.tensors[self.names[name]]
+        heads = {"q_proj": self.sizes.num_heads, "k_proj": self.sizes.num_kv_heads}.get(name.split(".")[-2])
+        shape = tuple(int(size) for size in reversed(stored.shape))
+        if heads is None:
+            out.copy_(self._dequantised(name, rows, shape)[:, columns[0] : columns[1]])
+            return
+        size = shape[0] // heads
+        whole_heads = (rows[0] // size * size, -(-rows[1] // size) * size)
+        found = halves_from_neighbours(self._dequantised(name, whole_heads, shape), (whole_heads[1] - whole_heads[0]) // size)
+        out.copy_(found[rows[0] - whole_heads[0] : rows[1] - whole_heads[0], columns[0] : columns[1]])
 
-    def peak_read_bytes(self, group: Group) -> int:
-        """The stored numbers, the tensors, and what dequantising them takes on the way."""
-        return DEQUANTISING_COPIES * group.num_parameters * torch.float32.itemsize
+    def scratch_bytes(self) -> int:
+        """What dequantising takes on the way."""
+        return DEQUANTISING_COPIES * BLOCK_BYTES
 
     def write_model_files(self, folder: Path) -> None:
         """Write config.json, generation_config.json, the tokenizer and its chat template."""
@@ -95,16 +99,30 @@ class GgufReader:
         own = {name.removeprefix(prefix): value for name, value in self.metadata.items() if name.startswith(prefix)}
         write_tokenizer(folder, own, self.path)
 
-    def _read_tensor(self, name: str) -> Tensor:
+    def _dequantised(self, name: str, rows: Span, shape: tuple[int, ...]) -> Tensor:
+        """Some rows of a tensor as the file orders them, as float32; read, not mapped: they do not stay. -> [rows, columns]."""
         from gguf import dequantize
 
         stored = self.tensors[self.names[name]]
+        if len(stored.data.shape) == 1:  # a vector: as one row
+            parts, first = stored.data[None], 0
+        else:
+            parts, first = stored.data, rows[0]
+        count = 1 if len(stored.data.shape) == 1 else rows[1] - rows[0]
+        raw = np.empty((count, *parts.shape[1:]), dtype=parts.dtype)
+        begin = int(stored.data_offset) + first * raw.nbytes // count
         try:
-            tensor = torch.from_numpy(np.array(dequantize(stored.data, stored.tensor_type), dtype=np.float32))
+            with self.path.open("rb") as stream:
+                if os.preadv(stream.fileno(), [raw.view(np.uint8).reshape(-1).data], begin) != raw.nbytes:
+                    raise CheckpointError(f"{self.path} is cut off inside {stored.name}; fetch the file again")
+            found = torch.from_numpy(np.array(dequantize(raw, stored.tensor_type), dtype=np.float32))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {stored.name} from {self.path}: {error.strerror}; fetch the file again"
+            ) from error
         except (NotImplementedError, ValueError) as error:
             raise CheckpointError(f"{self.path}: cannot dequantise {stored.name} ({stored.tensor_type.name}): {error}") from error
-        heads = {"q_proj": self.sizes.num_heads, "k_proj": self.sizes.num_kv_heads}.get(name.split(".")[-2])
-        return tensor if heads is None else halves_from_neighbours(tensor, heads)
+        return found.reshape(-1, 1)[rows[0] : rows[1]] if len(shape) == 1 else found
 
     def _hugging_face_config(self) -> dict[str, Any]:
         """What config.json says of the same model."""

@@ -7,18 +7,14 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from megatron_astro.checkpoint.names import DERIVED_SUFFIX, EMBEDDING, OUTPUT, Group, tensor_groups
-from megatron_astro.checkpoint.pytorch_files import read_bin_headers, read_bin_tensor
-from megatron_astro.checkpoint.reader import check_tensors, tensor_digest
-from megatron_astro.checkpoint.safetensors_files import TensorHeader, read_headers
+from megatron_astro.checkpoint.names import DERIVED_SUFFIX, EMBEDDING, OUTPUT, tensor_groups
+from megatron_astro.checkpoint.pieces import StoredTensor, tensor_bytes
+from megatron_astro.checkpoint.pytorch_files import read_bin_headers
+from megatron_astro.checkpoint.reader import StoredReader, blocks, check_tensors
+from megatron_astro.checkpoint.safetensors_files import read_headers
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 
@@ -37,25 +33,25 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
-class HuggingFaceReader:
+class HuggingFaceReader(StoredReader):
     """A Hugging Face LLaMA folder whose files, names and shapes were checked."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config = read_config(folder)
         self.sizes = LlamaSizes.from_hf_config(self.config)
-        self.headers = _read_folder_headers(folder)
+        self.tensors = _read_folder_headers(folder)
         groups = tensor_groups(self.sizes)
         expected = {name: shape for group in groups for name, shape in zip(group.names, group.shapes, strict=True)}
         self._set_aside_copies()
-        check_tensors({name: header.shape for name, header in self.headers.items()}, expected, folder)
+        check_tensors({name: tensor.shape for name, tensor in self.tensors.items()}, expected, folder)
 
     def _set_aside_copies(self) -> None:
         """Leave out what other tensors or the configuration decide: rotary constants, and an output that is the embedding."""
-        derived = [name for name in self.headers if name.endswith(DERIVED_SUFFIX)]
+        derived = [name for name in self.tensors if name.endswith(DERIVED_SUFFIX)]
         output, embedding = OUTPUT.hugging_face[0][0], EMBEDDING.hugging_face[0][0]
-        if self.sizes.tied_embeddings and {output, embedding} <= self.headers.keys():
-            if tensor_digest(self.read_tensor(output)) != tensor_digest(self.read_tensor(embedding)):  # one in memory at a time
+        if self.sizes.tied_embeddings and {output, embedding} <= self.tensors.keys():
+            if not self._are_equal(output, embedding):
                 raise CheckpointError(
                     f"{self.path}: config.json says tie_word_embeddings, but {output} differs from {embedding}; "
                     "set tie_word_embeddings to false to keep both"
@@ -63,35 +59,15 @@ class HuggingFaceReader:
             derived.append(output)
         for name in derived:
             logger.info("%s: %s is not carried over; the configuration and the other tensors decide it", self.path, name)
-            del self.headers[name]
+            del self.tensors[name]
 
-    def dtype(self, group: Group) -> torch.dtype:
-        """Storage type of a group; CheckpointError when its tensors differ in type."""
-        dtypes = {self.headers[name].dtype for name in group.names}
-        if len(dtypes) > 1:
-            raise CheckpointError(
-                f"{self.path}: {', '.join(group.names)} differ in type ({dtypes}); convert with a dtype of your choice"
-            )
-        return dtypes.pop()
-
-    def read(self, group: Group) -> tuple[Tensor, ...]:
-        """The group's tensors, in the order of its names."""
-        return tuple(self.read_tensor(name) for name in group.names)
-
-    def peak_read_bytes(self, group: Group) -> int:
-        """Memory that reading a group takes: its own bytes."""
-        return sum(prod(shape) * self.headers[name].dtype.itemsize for name, shape in zip(group.names, group.shapes, strict=True))
-
-    def read_tensor(self, name: str) -> Tensor:
-        """One tensor; its pages come from the file as they are touched."""
-        if self.headers[name].file.suffix == ".bin":
-            return read_bin_tensor(self.headers[name].file, name)
-        try:
-            with safe_open(self.headers[name].file, framework="pt") as shard:
-                tensor: Tensor = shard.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"cannot read {name} from {self.headers[name].file}: {error}; fetch the file again") from error
-        return tensor
+    def _are_equal(self, one: str, other: str) -> bool:
+        """Whether two tensors are the same bit for bit."""
+        ours, theirs = self.tensors[one], self.tensors[other]
+        if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+            return False
+        pairs = zip(blocks(self, one, ours.shape), blocks(self, other, theirs.shape), strict=True)
+        return all(tensor_bytes(block) == tensor_bytes(copy) for (_, block), (_, copy) in pairs)
 
     def write_model_files(self, folder: Path) -> None:
         """Copy config, tokenizer, chat template and licence."""
@@ -121,7 +97,7 @@ def copy_model_files(source: Path, target: Path) -> None:
             shutil.copyfile(path, copy)
 
 
-def _read_folder_headers(folder: Path) -> dict[str, TensorHeader]:
+def _read_folder_headers(folder: Path) -> dict[str, StoredTensor]:
     """Headers of all files; CheckpointError for a missing or damaged file and for an index that disagrees with them."""
     for weights, index, read in (
         (WEIGHTS, INDEX, read_headers),
@@ -134,7 +110,7 @@ def _read_folder_headers(folder: Path) -> dict[str, TensorHeader]:
     raise CheckpointError(f"{folder} holds none of {WEIGHTS}, {INDEX}, {BIN_WEIGHTS}, {BIN_INDEX}; get the complete model")
 
 
-def _read_shard_headers(path: Path, read: Callable[[Path], dict[str, TensorHeader]]) -> dict[str, TensorHeader]:
+def _read_shard_headers(path: Path, read: Callable[[Path], dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
     """Headers of the shards an index (tensor -> file) names, after checking that both agree."""
     folder, index = path.parent, _read_index(path)
     for name, file_name in index.items():

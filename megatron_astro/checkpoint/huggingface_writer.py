@@ -1,29 +1,17 @@
 """Writing Hugging Face folders that transformers loads: safetensors in one file or in shards with an index, config and tokenizer."""
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from megatron_astro.checkpoint.huggingface import INDEX, WEIGHTS
 from megatron_astro.checkpoint.names import Group, tensor_groups
-from megatron_astro.checkpoint.reader import WeightReader
-from megatron_astro.checkpoint.safetensors_files import TensorEntry, write_safetensors
-from megatron_astro.checkpoint.shards import (
-    SHARD_BYTES,
-    BeforeGroup,
-    Shard,
-    WrittenShard,
-    cut_into_runs,
-    stored_bytes,
-    write_all,
-)
-from megatron_astro.progress import show_bytes
-
-logger = logging.getLogger(__name__)
+from megatron_astro.checkpoint.pieces import StoredTensor
+from megatron_astro.checkpoint.reader import WeightReader, group_dtype
+from megatron_astro.checkpoint.safetensors_files import TensorEntry, lay_out_safetensors, read_headers
+from megatron_astro.checkpoint.shards import FileLayout, Shard, cut_into_runs, stored_bytes
 
 
 class HuggingFaceWriter:
@@ -35,52 +23,34 @@ class HuggingFaceWriter:
         names = [f"model-{number:05}-of-{len(runs):05}.safetensors" for number in range(1, len(runs) + 1)]
         if len(runs) == 1:
             names = [WEIGHTS]
-        return tuple(Shard(file=name, groups=tuple(run)) for name, run in zip(names, runs, strict=True))
+        return tuple(Shard(files=(name,), groups=tuple(run)) for name, run in zip(names, runs, strict=True))
 
-    def write_shard(
-        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None, before_group: BeforeGroup
-    ) -> WrittenShard:
-        """Write one safetensors file, one group in memory at a time."""
-        entries = [entry for group in shard.groups for entry in _entries(group, dtype or reader.dtype(group))]
-        return write_safetensors(folder / shard.file, entries, _tensors(shard, reader, dtype, before_group))
+    def lay_out(self, shard: Shard, reader: WeightReader, dtype: torch.dtype | None) -> tuple[FileLayout, ...]:
+        """One safetensors file, tensors in the order of the groups."""
+        entries = [entry for group in shard.groups for entry in _entries(group, dtype or group_dtype(reader, group))]
+        return (lay_out_safetensors(shard.name, entries),)
 
-    def finish(
-        self,
-        folder: Path,
-        reader: WeightReader,
-        dtype: torch.dtype | None,
-        shards: Sequence[Shard],
-        written: Sequence[WrittenShard],
-    ) -> None:
+    def written_tensors(
+        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None
+    ) -> dict[str, StoredTensor]:
+        """What the file's header says."""
+        del reader, dtype
+        return read_headers(folder / shard.name)
+
+    def finish(self, folder: Path, reader: WeightReader, dtype: torch.dtype | None, shards: Sequence[Shard]) -> None:
         """Write the index if there are several files, the configuration and the tokenizer."""
-        del written  # safetensors files say themselves where each tensor lies
         reader.write_model_files(folder)
-        in_order = [(shard.file, group) for shard in shards for group in shard.groups]
+        in_order = [(shard.name, group) for shard in shards for group in shard.groups]
         if len(shards) > 1:
             total = sum(stored_bytes(group, reader, dtype) for _, group in in_order)
             weight_map = {name: file for file, group in in_order for name in group.names}
             text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
             (folder / INDEX).write_text(text + "\n", encoding="utf-8")
-        _state_dtype(folder / "config.json", [dtype or reader.dtype(group) for _, group in in_order])
-
-
-def write_hugging_face(folder: Path, reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a folder that transformers loads; `dtype` None keeps each tensor's type. Holds one group in memory at a time."""
-    total = sum(stored_bytes(group, reader, dtype) for group in tensor_groups(reader.sizes))
-    with show_bytes(total, title="Writing", logger=logger) as advance:
-        write_all(
-            HuggingFaceWriter(), folder, reader, dtype, shard_bytes, lambda group: advance(stored_bytes(group, reader, dtype))
-        )
+        _state_dtype(folder / "config.json", [dtype or group_dtype(reader, group) for _, group in in_order])
 
 
 def _entries(group: Group, dtype: torch.dtype) -> list[TensorEntry]:
     return [TensorEntry(name=name, dtype=dtype, shape=shape) for name, shape in zip(group.names, group.shapes, strict=True)]
-
-
-def _tensors(shard: Shard, reader: WeightReader, dtype: torch.dtype | None, before_group: BeforeGroup) -> Iterator[Tensor]:
-    for group in shard.groups:
-        before_group(group)
-        yield from (tensor.to(dtype or tensor.dtype) for tensor in reader.read(group))
 
 
 def _state_dtype(path: Path, dtypes: Sequence[torch.dtype]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from megatron_astro.checkpoint.shards import Shard, WrittenShard
+from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
 from megatron_astro.errors import AstroError, CheckpointError, ConfigError
 from megatron_astro.files import fsync_path, fsync_tree, make_folder, write_atomic
 
@@ -53,15 +53,15 @@ class JournalLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """An unfinished folder and the files in it that are finished."""
+    """An unfinished folder and the shards in it that are finished, by name."""
 
     folder: Path
     task: Task
     finished: dict[str, WrittenShard]
 
     def add(self, shard: WrittenShard) -> None:
-        """Remember a file that is whole on the disk."""
-        self.finished[shard.file] = shard
+        """Remember a shard whose files are whole on the disk."""
+        self.finished[shard.name] = shard
         with (self.folder / JOURNAL).open("ab") as stream:
             stream.write(_encoded(JournalLine(shard=shard)))
             stream.flush()
@@ -95,7 +95,7 @@ def resumable_folder(target: Path, task: Task, shards: Sequence[Shard]) -> Itera
         except AstroError:
             shutil.rmtree(folder)
             raise
-        journal.rewrite([journal.finished[shard.file] for shard in shards], complete=True)
+        journal.rewrite([journal.finished[shard.name] for shard in shards], complete=True)
         fsync_tree(folder)
         folder.rename(target)
         fsync_path(target.parent)
@@ -166,19 +166,19 @@ def _lines(path: Path) -> list[JournalLine]:
 
 
 def _intact(folder: Path, recorded: Sequence[WrittenShard], shards: Sequence[Shard]) -> dict[str, WrittenShard]:
-    """Those of the planned files that are on the disk as they were recorded."""
-    by_name = {record.file: record for record in recorded}
+    """Those of the planned shards that are on the disk as they were recorded."""
+    by_name = {record.name: record for record in recorded}
     intact = {}
     for shard in shards:
-        record = by_name.get(shard.file)
-        if record and _has_checksum(folder / record.file, record):
-            intact[record.file] = record
+        record = by_name.get(shard.name)
+        if record and all(_has_checksum(folder / file.file, file) for file in record.files):
+            intact[record.name] = record
     if recorded:
-        logger.info("resume: %s has %d of %d files finished; going on from there", folder, len(intact), len(shards))
+        logger.info("resume: %s has %d of %d shards finished; going on from there", folder, len(intact), len(shards))
     return intact
 
 
-def _has_checksum(path: Path, record: WrittenShard) -> bool:
+def _has_checksum(path: Path, record: WrittenFile) -> bool:
     if not path.is_file() or path.stat().st_size != record.num_bytes:
         return False
     found = 0
@@ -189,10 +189,11 @@ def _has_checksum(path: Path, record: WrittenShard) -> bool:
 
 
 def _remove_the_rest(folder: Path, finished: dict[str, WrittenShard]) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in {JOURNAL, *finished}:
+    kept = {folder / JOURNAL, *(folder / file.file for shard in finished.values() for file in shard.files)}
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not any(path in file.parents for file in kept):
+            path.rmdir()
+        elif not path.is_dir() and path not in kept:
             path.unlink()
 
 

@@ -1,21 +1,19 @@
-"""How much memory a conversion takes, told before it starts: the program itself, and the one group that it holds at a time.
+"""How much memory a conversion takes, told before it starts: the program itself, and the blocks of tensors that are on their way.
 
 All figures are resident bytes of the whole process (what `VmHWM` in /proc/self/status shows): Python and PyTorch take about 0.3 GB of
 them before any weight is read. Pages of the file cache, which the system drops when it needs to, are not among them.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from megatron_astro.checkpoint.names import Group
-from megatron_astro.checkpoint.parity import Format
-from megatron_astro.checkpoint.reader import BoundedReader
-from megatron_astro.checkpoint.shards import stored_bytes
+from megatron_astro.checkpoint.certify import hashing_threads
+from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader
+from megatron_astro.checkpoint.transfer import copying_threads
 from megatron_astro.errors import ConfigError
 
 DEFAULT_MAX_RAM = 4 * 2**30
@@ -34,16 +32,16 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Resident bytes: what the process has already, its own growth, and the largest group on its way."""
+    """Resident bytes: what the process has already, its own growth, and what each thread holds; none of it depends on the model's size."""
 
     program_bytes: int
-    largest: Group
-    largest_bytes: int
+    num_threads: int
+    thread_bytes: int
 
     @property
     def num_bytes(self) -> int:
         """The expected peak."""
-        return self.program_bytes + WORKING_BYTES + self.largest_bytes
+        return self.program_bytes + WORKING_BYTES + self.num_threads * self.thread_bytes
 
 
 def parse_size(text: str, option: str) -> int:
@@ -55,30 +53,23 @@ def parse_size(text: str, option: str) -> int:
     return int(float(found[1]) * units[found[2].lower()])
 
 
-def memory_need(groups: Sequence[Group], reader: BoundedReader, dtype: torch.dtype | None, target: Format) -> MemoryNeed:
-    """What converting takes: `dtype` None keeps each tensor's type."""
-    largest = max(groups, key=lambda group: group_peak_bytes(group, reader, dtype, target))
+def memory_need(reader: WeightReader, dtype: torch.dtype | None) -> MemoryNeed:
+    """What reading, rounding to `dtype` (None: not at all), hashing, writing and reading back takes."""
+    rounded = 0 if dtype is None else 2 * BLOCK_BYTES  # bfloat16 to float32
     return MemoryNeed(
         program_bytes=psutil.Process().memory_info().rss,
-        largest=largest,
-        largest_bytes=group_peak_bytes(largest, reader, dtype, target),
+        num_threads=copying_threads() + hashing_threads(),
+        thread_bytes=BLOCK_BYTES + rounded + reader.scratch_bytes(),
     )
 
 
-def group_peak_bytes(group: Group, reader: BoundedReader, dtype: torch.dtype | None, target: Format) -> int:
-    """Bytes held while one group is read, rounded to `dtype` and joined."""
-    written = stored_bytes(group, reader, dtype)
-    rounded = written if (dtype or reader.dtype(group)) != reader.dtype(group) else 0
-    joined = written if target == "megatron" and len(group.names) > 1 else 0
-    return reader.peak_read_bytes(group) + rounded + joined
-
-
 def require_within(need: MemoryNeed, max_ram: int) -> None:
-    """ConfigError, naming the largest tensor, when the bound is too small for it."""
+    """ConfigError when the bound is too small for the program and its threads."""
     if need.num_bytes > max_ram:
         raise ConfigError(
-            f"max_ram is {max_ram} bytes, but {' + '.join(need.largest.names)} needs {need.num_bytes}: {need.largest_bytes} for it and "
-            f"{need.num_bytes - need.largest_bytes} for the program; raise max_ram to at least {-(-need.num_bytes // 2**20)}MiB"
+            f"max_ram is {max_ram} bytes, but {need.num_bytes} are needed: {need.program_bytes + WORKING_BYTES} for the program and "
+            f"{need.thread_bytes} for each of {need.num_threads} threads, whatever the model's size; "
+            f"raise max_ram to at least {-(-need.num_bytes // 2**20)}MiB"
         )
 
 

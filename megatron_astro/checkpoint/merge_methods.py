@@ -1,4 +1,4 @@
-"""The arithmetic of merging one tensor of several models, chunk by chunk: memory does not grow with the tensor.
+"""The arithmetic of merging one tensor of several models, rows by rows: memory does not grow with the tensor.
 
 Linear: a weighted mean of weights (Wortsman et al. 2022, model soups, arXiv 2203.05482).
 SLERP: the great-circle path between two tensors seen as vectors (Shoemake 1985, Animating rotation with quaternion curves).
@@ -6,72 +6,86 @@ Task arithmetic: base + sum_t w_t (model_t - base) (Ilharco et al. 2022, arXiv 2
 TIES: trim each change to its largest entries, elect each entry's sign by the sum, keep what agrees (Yadav et al. 2023, arXiv 2306.01708).
 DARE-TIES: instead of trimming, drop entries at random and divide the rest by the density (Yu et al. 2023, arXiv 2311.03099), then as TIES.
 
-A change is a model's tensor minus the base's. Shapes: n numbers of the tensor, c of a chunk, m models; tensors are seen flat.
+What a method must know of the whole tensor (an angle, a threshold) it finds first, in passes over all rows; then any rows can be merged.
+A change is a model's tensor minus the base's. Shapes: n numbers of the tensor, c of some rows, m models; rows are seen flat.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from megatron_astro.checkpoint.merge_recipe import MergeRecipe
 from megatron_astro.checkpoint.merge_sparsity import LargestKept, RandomKept
+from megatron_astro.checkpoint.pieces import Span, num_columns, row_blocks
+from megatron_astro.checkpoint.reader import TensorSource
 from megatron_astro.errors import CheckpointError
 
-CHUNK_NUMBERS = 1 << 22  # 16 MiB of float32; even, as RandomKept wants it
+ROWS_BYTES = 2**20  # of one tensor at a time, in the type to compute in; a method holds some ten of these
 PARALLEL_SINE = 1e-6  # below this sine of the angle both formulas agree to 1e-12, and one of them divides by it
 
-Combine = Callable[[slice], Tensor]
+Combine = Callable[[Span], Tensor]
 
 
 class Ingredients:
-    """One tensor of every model, and of the base if there is one, in chunks of the type to compute in."""
+    """One tensor of every model, and of the base if there is one, some rows at a time, in the type to compute in."""
 
-    def __init__(self, name: str, models: Sequence[Tensor], base: Tensor | None, arithmetic: torch.dtype) -> None:
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        models: Sequence[TensorSource],
+        base: TensorSource | None,
+        arithmetic: torch.dtype,
+    ) -> None:
         self.name = name
         self.num_models = len(models)
-        self.num_numbers = models[0].numel()
+        self.num_columns = num_columns(shape)
+        self.num_numbers = prod(shape)
         self.arithmetic = arithmetic
-        self._models = [tensor.reshape(-1) for tensor in models]
-        self._base = None if base is None else base.reshape(-1)
+        self._shape = shape
+        self._models = models
+        self._base = base
 
-    def spans(self) -> Iterator[slice]:
-        """The chunks, in order."""
-        for start in range(0, self.num_numbers, CHUNK_NUMBERS):
-            yield slice(start, min(start + CHUNK_NUMBERS, self.num_numbers))
+    def spans(self) -> Iterator[Span]:
+        """All rows, in order."""
+        return row_blocks(self._shape, self.num_columns * self.arithmetic.itemsize, ROWS_BYTES)
 
-    def weights(self, model: int, span: slice) -> Tensor:
+    def weights(self, model: int, rows: Span) -> Tensor:
         """A model's own numbers. -> [c]."""
-        return self._finite(self._models[model][span], f"model {model + 1}")
+        return self._read(self._models[model], rows, f"model {model + 1}")
 
-    def base(self, span: slice) -> Tensor:
+    def base(self, rows: Span) -> Tensor:
         """The base's numbers. -> [c]."""
         assert self._base is not None, "the recipe says which methods have a base"
-        return self._finite(self._base[span], "the base")
+        return self._read(self._base, rows, "the base")
 
-    def change(self, model: int, span: slice) -> Tensor:
+    def change(self, model: int, rows: Span) -> Tensor:
         """What a model changed of the base. -> [c]."""
-        return self.weights(model, span) - self.base(span)
+        return self.weights(model, rows) - self.base(rows)
 
-    def _finite(self, chunk: Tensor, whose: str) -> Tensor:
-        values = chunk.to(self.arithmetic)
+    def _read(self, source: TensorSource, rows: Span, whose: str) -> Tensor:
+        stored = torch.empty((rows[1] - rows[0], self.num_columns), dtype=source.dtype(self.name))
+        source.read(self.name, rows, (0, self.num_columns), stored)
+        values = stored.reshape(-1).to(self.arithmetic)
         if not bool(torch.isfinite(values).all()):
             raise CheckpointError(f"{self.name} of {whose} holds infinite numbers or NaN; merge models that are finite")
         return values
 
 
-def merge_tensor(name: str, models: Sequence[Tensor], base: Tensor | None, recipe: MergeRecipe, dtype: torch.dtype) -> Tensor:
-    """One tensor of the merged model, in `dtype`; `name` is its Hugging Face name and, with the seed, decides what DARE drops."""
-    ingredients = Ingredients(name, models, base, getattr(torch, recipe.arithmetic))
-    combine = METHODS[recipe.method](ingredients, recipe)
-    merged = torch.empty(models[0].shape, dtype=dtype)
-    flat = merged.view(-1)
-    for span in ingredients.spans():
-        flat[span] = combine(span)
-        if not bool(torch.isfinite(flat[span]).all()):
-            raise CheckpointError(f"{name} overflows {dtype} when merged; choose another dtype, or smaller weights")
-    return merged
+def prepare(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
+    """Find what the method must know of the whole tensor; what is returned merges any rows. -> [c]."""
+    return METHODS[recipe.method](ingredients, recipe)
+
+
+def merge_rows(ingredients: Ingredients, combine: Combine, rows: Span, dtype: torch.dtype) -> Tensor:
+    """Rows of the merged tensor, in `dtype`; CheckpointError when they overflow it. -> [rows, columns]."""
+    merged = combine(rows).to(dtype)
+    if not bool(torch.isfinite(merged).all()):
+        raise CheckpointError(f"{ingredients.name} overflows {dtype} when merged; choose another dtype, or smaller weights")
+    return merged.view(-1, ingredients.num_columns)
 
 
 def _linear(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
@@ -101,7 +115,7 @@ def _slerp(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
 
 
 def _task_arithmetic(ingredients: Ingredients, recipe: MergeRecipe) -> Combine:
-    def combine(span: slice) -> Tensor:
+    def combine(span: Span) -> Tensor:
         changes = (ingredients.change(model, span) for model in range(ingredients.num_models))
         return ingredients.base(span) + _weighted_sum(changes, recipe.weights)
 
@@ -133,7 +147,7 @@ METHODS: dict[str, Callable[[Ingredients, MergeRecipe], Combine]] = {
 
 
 def _weighted_sum(chunks: Iterator[Tensor], weights: Sequence[float]) -> Tensor:
-    """Chunks of all models. m times [c] -> [c]."""
+    """Rows of all models. m times [c] -> [c]."""
     total: Tensor | None = None
     for chunk, weight in zip(chunks, weights, strict=True):
         total = chunk * weight if total is None else total.add_(chunk, alpha=weight)
@@ -141,12 +155,13 @@ def _weighted_sum(chunks: Iterator[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
-def _sparse(ingredients: Ingredients, recipe: MergeRecipe, keepers: Sequence[Callable[[Tensor], Tensor]]) -> Combine:
-    """The base plus the consensus of the kept parts of the changes; chunks must come in order."""
+def _sparse(ingredients: Ingredients, recipe: MergeRecipe, keepers: Sequence[Callable[[Tensor, int], Tensor]]) -> Combine:
+    """The base plus the consensus of the kept parts of the changes."""
     weights = torch.tensor(recipe.weights, dtype=ingredients.arithmetic)
 
-    def combine(span: slice) -> Tensor:
-        kept = torch.stack([keep(ingredients.change(model, span)) for model, keep in enumerate(keepers)])
+    def combine(span: Span) -> Tensor:
+        first = span[0] * ingredients.num_columns
+        kept = torch.stack([keep(ingredients.change(model, span), first) for model, keep in enumerate(keepers)])
         return ingredients.base(span) + recipe.scale * consensus(kept, weights, recipe)
 
     return combine

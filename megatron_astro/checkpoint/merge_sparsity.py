@@ -1,6 +1,6 @@
 """Which entries of a model's change are kept when models are merged: the largest (TIES) or random ones (DARE), chunk by chunk.
 
-Shapes: c numbers of a chunk. A tensor's chunks come in order, each once.
+Shapes: c numbers of a chunk. What is kept of a chunk depends on nothing but the tensor and where the chunk begins in it.
 """
 
 import hashlib
@@ -13,24 +13,38 @@ from torch import Tensor
 DIGIT_BITS = 16
 NUM_DIGITS = 1 << DIGIT_BITS
 RANDOM_RANGE = 1 << 32
+WORDS_PER_STEP = 8
 
 
 class LargestKept:
     """Keeps the `num_kept` changes of largest magnitude, of equal ones the first (Yadav et al. 2023, arXiv 2306.01708, trim).
 
-    `changes` gives all chunks anew at each call: the threshold is found in passes, so that no copy of the tensor is held.
+    `changes` gives all chunks anew at each call: the threshold, and the last of the equal ones that is kept, are found in passes, so that
+    no copy of the tensor is held.
     """
 
     def __init__(self, changes: Callable[[], Iterable[Tensor]], num_kept: int) -> None:
-        self._threshold, self._equals_left = _select(changes, num_kept)
+        self._threshold, num_equal = _select(changes, num_kept)
+        self._end = _place_after(changes, self._threshold, num_equal)
 
-    def __call__(self, change: Tensor) -> Tensor:
-        """The next chunk with zeros in place of what is dropped. [c] -> [c]."""
+    def __call__(self, change: Tensor, first: int) -> Tensor:
+        """A chunk, whose first number is the tensor's `first`, with zeros in place of what is dropped. [c] -> [c]."""
         keys = _magnitude_keys(change)
         equal = keys == self._threshold
-        first = equal & (equal.cumsum(0) <= self._equals_left)
-        self._equals_left -= int(first.sum())
-        return change.where((keys > self._threshold) | first, 0)
+        equal[max(0, self._end - first) :] = False
+        return change.where((keys > self._threshold) | equal, 0)
+
+
+def _place_after(changes: Callable[[], Iterable[Tensor]], threshold: int, count: int) -> int:
+    """The place in the tensor behind the `count`-th number whose key is the threshold."""
+    place = 0
+    for change in changes():
+        equal = (_magnitude_keys(change) == threshold).nonzero()[:, 0]
+        if len(equal) >= count:
+            return place + int(equal[count - 1]) + 1
+        count -= len(equal)
+        place += len(change)
+    raise AssertionError("there are as many as were counted")
 
 
 def _select(changes: Callable[[], Iterable[Tensor]], rank: int) -> tuple[int, int]:
@@ -66,17 +80,20 @@ def _magnitude_keys(values: Tensor) -> Tensor:
 class RandomKept:
     """Keeps each change with probability `density` and divides it by that (Yu et al. 2023, arXiv 2311.03099, drop and rescale).
 
-    The random words are Philox's, keyed by `key` alone; number i of the tensor meets the i-th 32-bit word, whatever the chunks, as long as
-    all but the last have even length (a 64-bit word serves two numbers).
+    The random words are Philox's, keyed by `key` alone: number i of the tensor meets the i-th 32-bit word (a step of the generator gives
+    eight), whatever the chunks.
     """
 
     def __init__(self, key: str, density: float) -> None:
         self._density = density
-        self._words = np.random.Philox(key=int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
+        self._key = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
         self._limit = round(density * RANDOM_RANGE)
 
-    def __call__(self, change: Tensor) -> Tensor:
-        """The next chunk with zeros in place of what is dropped. [c] -> [c]."""
-        raw = self._words.random_raw((change.numel() + 1) // 2)
-        words = raw.astype("<u8", copy=False).view("<u4")[: change.numel()]
-        return (change / self._density).where(torch.from_numpy(words < self._limit), 0)
+    def __call__(self, change: Tensor, first: int) -> Tensor:
+        """A chunk, whose first number is the tensor's `first`, with zeros in place of what is dropped. [c] -> [c]."""
+        words = np.random.Philox(key=self._key)
+        words.advance(first // WORDS_PER_STEP)
+        skipped = first % WORDS_PER_STEP
+        raw = words.random_raw((skipped + change.numel() + 1) // 2)
+        own = raw.astype("<u8", copy=False).view("<u4")[skipped : skipped + change.numel()]
+        return (change / self._density).where(torch.from_numpy(own < self._limit), 0)

@@ -1,4 +1,4 @@
-"""Merging Hugging Face folders into a new one, tensor by tensor: what is in memory is one group of each model, whatever the model's size.
+"""Merging Hugging Face folders into a new one, rows by rows: what is in memory are some rows of each model, whatever the model's size.
 
 The arithmetic is in `merge_methods.py`. mergekit 0.1.5 (LGPL-3.0) gives the same numbers where the formulas are the same, but trims with
 about 40 bytes a number of the largest tensor (40 GB for the embedding of a 70B), writes in place, and brings 400 MB of packages.
@@ -14,11 +14,15 @@ from torch import Tensor
 
 from megatron_astro.checkpoint.conversion_plan import Dtype, check_space
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
+from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
+from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, memory_need, require_within
 from megatron_astro.checkpoint.merge_checks import check_mergeable
-from megatron_astro.checkpoint.merge_methods import merge_tensor
+from megatron_astro.checkpoint.merge_methods import ROWS_BYTES, Combine, Ingredients, merge_rows, prepare
 from megatron_astro.checkpoint.merge_recipe import MergeRecipe
-from megatron_astro.checkpoint.names import Group, tensor_groups
+from megatron_astro.checkpoint.names import named_shapes, tensor_groups
+from megatron_astro.checkpoint.pieces import Span, row_blocks
+from megatron_astro.checkpoint.shards import stored_bytes
+from megatron_astro.checkpoint.transfer import write_all
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.files import atomic_folder
 from megatron_astro.provenance import current_provenance, weights_sha256
@@ -27,6 +31,7 @@ from megatron_astro.records import MergeRecord, MergeSource, write_record
 logger = logging.getLogger(__name__)
 
 MERGE_FILE = "merge.json"
+MERGING_COPIES = 3
 
 
 class MergedReader:
@@ -45,22 +50,35 @@ class MergedReader:
         self._models = [HuggingFaceReader(folder) for folder in models]
         self._base = HuggingFaceReader(base) if base else None
         self._dtype = dtype
+        self._combines: dict[str, tuple[Ingredients, Combine]] = {}
         self._lead = self._base or self._models[0]
         self.path, self.sizes, self.config = self._lead.path, self._lead.sizes, self._lead.config
+        self._shapes = named_shapes(self.sizes)
         check_mergeable(self._lead, [model for model in self._models if model is not self._lead])
 
-    def dtype(self, group: Group) -> torch.dtype:
-        """Type of a merged group: the chosen one, or as the leading model stores it."""
-        return self._dtype or self._lead.dtype(group)
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a merged tensor: the chosen one, or as the leading model stores it."""
+        return self._dtype or self._lead.dtype(name)
 
-    def read(self, group: Group) -> tuple[Tensor, ...]:
-        """Merge one group, in the order of its names."""
-        models = [model.read(group) for model in self._models]
-        bases = self._base.read(group) if self._base else (None,) * len(group.names)
-        return tuple(
-            merge_tensor(name, [tensors[place] for tensors in models], bases[place], self._recipe, self.dtype(group))
-            for place, name in enumerate(group.names)
-        )
+    def read(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """Merge rows of a tensor and fill `out` [rows, columns] with these columns of them."""
+        ingredients, combine = self._prepared(name)
+        row_bytes = ingredients.num_columns * ingredients.arithmetic.itemsize
+        for begin, end in row_blocks(out.shape, row_bytes, ROWS_BYTES):
+            merged = merge_rows(ingredients, combine, (rows[0] + begin, rows[0] + end), out.dtype)
+            out[begin:end] = merged[:, columns[0] : columns[1]]
+
+    def scratch_bytes(self) -> int:
+        """Some rows of each model, as stored, in the type to compute in and changed, and what the consensus makes of them."""
+        return MERGING_COPIES * (len(self._models) + 2) * ROWS_BYTES
+
+    def _prepared(self, name: str) -> tuple[Ingredients, Combine]:
+        """What the method must know of the whole tensor, found when the first rows are asked for."""
+        if name not in self._combines:
+            arithmetic = getattr(torch, self._recipe.arithmetic)
+            ingredients = Ingredients(name, self._shapes[name], self._models, self._base, arithmetic)
+            self._combines[name] = ingredients, prepare(ingredients, self._recipe)
+        return self._combines[name]
 
     def write_model_files(self, folder: Path) -> None:
         """Copy the leading model's config, tokenizer, chat template and licence."""
@@ -83,22 +101,29 @@ class Merge:
 
 
 def merge(
-    recipe: MergeRecipe, models: Sequence[Path], target: Path, *, base: Path | None = None, dtype: Dtype | None = None
+    recipe: MergeRecipe,
+    models: Sequence[Path],
+    target: Path,
+    *,
+    base: Path | None = None,
+    dtype: Dtype | None = None,
+    max_ram: int = DEFAULT_MAX_RAM,
 ) -> Merge:
     """Merge folders into the new folder `target`, which appears whole or not at all.
 
     `dtype` is the type written (None: as the base, or else the first model, stores it). The target has the base's (or first model's)
-    config, tokenizer and licence, and `merge.json`. ConfigError when the recipe does not fit the models, CheckpointError when they do not
-    fit each other, are damaged, or the result is not finite; then no target is left.
+    config, tokenizer and licence, and `merge.json`. `max_ram` is what this process may have resident, in bytes. ConfigError when the recipe
+    does not fit the models, or the models' number the memory; CheckpointError when they do not fit each other, are damaged, or the result
+    is not finite; then no target is left.
     """
     chosen = None if dtype is None else getattr(torch, dtype)
     reader = MergedReader(recipe, models, base, chosen)
-    groups = tensor_groups(reader.sizes)
+    require_within(memory_need(reader, None), max_ram)
     try:
         with atomic_folder(target) as partial:
-            check_space(target, sum(group.num_parameters * reader.dtype(group).itemsize for group in groups))
+            check_space(target, sum(stored_bytes(group, reader, None) for group in tensor_groups(reader.sizes)))
             record = _describe(recipe, models, base, reader)
-            write_hugging_face(partial, reader, None)
+            write_all(HuggingFaceWriter(), partial, reader, None)
             HuggingFaceReader(partial)  # every tensor is there, once, in its shape
             write_record(partial / MERGE_FILE, record)
     except OSError as error:
@@ -118,7 +143,7 @@ def _describe(recipe: MergeRecipe, models: Sequence[Path], base: Path | None, re
     return MergeRecord(
         method=recipe.method,
         arithmetic=recipe.arithmetic,
-        dtypes=tuple(sorted({str(reader.dtype(group)).removeprefix("torch.") for group in groups})),
+        dtypes=tuple(sorted({str(reader.dtype(name)).removeprefix("torch.") for name in named_shapes(reader.sizes)})),
         base=_source(base, None, None) if base else None,
         sources=tuple(sources),
         scale=recipe.scale,

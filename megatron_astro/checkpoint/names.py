@@ -95,6 +95,11 @@ def tensor_groups(sizes: LlamaSizes) -> tuple[Group, ...]:
     return tuple(_group(rule, layer, sizes) for rule, layer in in_order)
 
 
+def named_shapes(sizes: LlamaSizes) -> dict[str, tuple[int, ...]]:
+    """Every Hugging Face tensor of a model and its shape, in the order of the computation."""
+    return {name: shape for group in tensor_groups(sizes) for name, shape in zip(group.names, group.shapes, strict=True)}
+
+
 def _group(rule: Rule, layer: int | None, sizes: LlamaSizes) -> Group:
     lengths = {
         "vocabulary": sizes.vocabulary_size,

@@ -1,7 +1,14 @@
-"""What every format's reader offers, and the check they share: each tensor is there once, in its shape, and none is left over."""
+"""What every format's reader offers, and the check they share: each tensor is there once, in its shape, and none is left over.
 
-import hashlib
-from collections.abc import Mapping, Sequence
+How a format plugs in. Its reader opens a checkpoint, finds from headers alone where each Hugging Face tensor lies, and keeps that as a
+table, name -> `StoredTensor` (`pieces.py`): one piece for a tensor that lies in a file as it is; a piece for each run of rows where
+Megatron interleaves tensors (`Layout.runs`) or cuts them; a piece with a span of columns where ranks share the columns. It then inherits
+from `StoredReader` and is done: blocks of rows, spans of columns, errors that name tensor and file come with it. A reader that computes its
+numbers (dequantised, merged, with new rows) has its own `read`. Either may be called from several threads at a time.
+A format that is written has a writer: see `shards.py`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,39 +16,99 @@ import torch
 from torch import Tensor
 
 from megatron_astro.checkpoint.names import Group
+from megatron_astro.checkpoint.pieces import Span, StoredTensor, num_columns, read_pieces, row_blocks
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 
 NAMES_SHOWN = 8
+# What is read, hashed and written at a time. Small enough to stay in the processor's cache on its way, large enough for any disk.
+BLOCK_BYTES = 2**22
 
 
-class WeightReader(Protocol):
-    """An opened checkpoint whose names and shapes were checked; weights are read when asked for."""
+class TensorSource(Protocol):
+    """Where tensors can be read from under their Hugging Face names, rows and columns at a time."""
 
     path: Path
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a Hugging Face tensor, known without reading it."""
+
+    def read(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """Fill `out`, [rows, columns] of that type and contiguous, with a rectangle of the tensor (a vector has one column)."""
+
+
+class WeightReader(TensorSource, Protocol):
+    """An opened checkpoint whose names and shapes were checked; weights are read when asked for."""
+
     sizes: LlamaSizes
     config: dict[str, Any]
 
-    def dtype(self, group: Group) -> torch.dtype:
-        """Storage type of a group's tensors, known without reading them."""
-
-    def read(self, group: Group) -> tuple[Tensor, ...]:
-        """The group's Hugging Face tensors, in the order of `group.names`."""
+    def scratch_bytes(self) -> int:
+        """Most bytes that reading `BLOCK_BYTES` takes beside `out`."""
 
     def write_model_files(self, folder: Path) -> None:
         """Put config.json, generation_config.json, the tokenizer and its chat template into `folder`."""
 
 
-class BoundedReader(WeightReader, Protocol):
-    """A reader that knows how much memory it takes."""
+class StoredReader:
+    """The reading half of a format whose tensors lie in files as they are; `tensors` is its byte plan."""
 
-    def peak_read_bytes(self, group: Group) -> int:
-        """Most bytes held while a group is read, what is returned included."""
+    path: Path
+    sizes: LlamaSizes
+    config: dict[str, Any]
+    tensors: dict[str, StoredTensor]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Storage type of a tensor."""
+        return self.tensors[name].dtype
+
+    def read(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """Fill `out` [rows, columns] with a rectangle of the tensor."""
+        read_pieces(name, self.tensors[name], rows, columns, out)
+
+    def scratch_bytes(self) -> int:
+        """Whole rows of a piece, where only some columns of a tensor lie in it."""
+        return BLOCK_BYTES
 
 
-def tensor_digest(tensor: Tensor) -> bytes:
-    """SHA-256 of a tensor's bytes in row order; equal for tensors that are the same bit for bit."""
-    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).digest()
+def read_tensor(
+    reader: TensorSource, name: str, shape: Sequence[int], rows: Span | None = None, columns: Span | None = None
+) -> Tensor:
+    """A tensor, or the rectangle asked for, in memory; `shape` is the whole tensor's. Reads block after block."""
+    rows, columns = rows or (0, shape[0]), columns or (0, num_columns(shape))
+    out = torch.empty((rows[1] - rows[0], columns[1] - columns[0]), dtype=reader.dtype(name))
+    for begin, end in row_blocks(out.shape, num_columns(shape) * out.element_size(), BLOCK_BYTES):
+        reader.read(name, (rows[0] + begin, rows[0] + end), columns, out[begin:end])
+    return out.reshape(-1) if len(shape) == 1 else out
+
+
+def read_group(reader: TensorSource, group: Group) -> tuple[Tensor, ...]:
+    """The whole tensors of a group, in the order of `group.names`."""
+    return tuple(read_tensor(reader, name, shape) for name, shape in zip(group.names, group.shapes, strict=True))
+
+
+def blocks(
+    reader: TensorSource, name: str, shape: Sequence[int], block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[Span, Tensor]]:
+    """A tensor's rows in order, block by block, as [rows, columns]: one buffer, filled anew for each block."""
+    dtype, columns = reader.dtype(name), num_columns(shape)
+    buffer = None
+    for begin, end in row_blocks(shape, columns * dtype.itemsize, block_bytes):
+        if buffer is None:
+            buffer = torch.empty((end - begin, columns), dtype=dtype)
+        block = buffer[: end - begin]
+        reader.read(name, (begin, end), (0, columns), block)
+        yield (begin, end), block
+
+
+def group_dtype(reader: TensorSource, group: Group) -> torch.dtype:
+    """Storage type of a group; CheckpointError when its tensors differ in type."""
+    dtypes = {reader.dtype(name) for name in group.names}
+    if len(dtypes) > 1:
+        raise CheckpointError(
+            f"{reader.path}: {', '.join(group.names)} differ in type ({dtypes}); convert with a dtype of your choice"
+        )
+    return dtypes.pop()
 
 
 def check_tensors(

@@ -1,12 +1,14 @@
 """Reading the headers and writing the bytes of safetensors files.
 
 A file is: the header's length (8 bytes, little endian), the header (JSON: name -> dtype, shape, [begin, end) within the data), the
-data. The library reads weights; headers are read here, because they tell which tensor a damaged file has lost before any weight is
-read, and files are written here, because the library wants a whole file's tensors in memory at once.
+data. Headers are read here, because they tell which tensor a damaged file has lost before any weight is read and where its rows lie; files
+are laid out here, because the library wants a whole file's tensors in memory at once.
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,7 +18,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from megatron_astro.checkpoint.shards import SummedFile, WrittenShard
+from megatron_astro.checkpoint.pieces import Piece, StoredTensor, num_columns, whole, write_pieces
+from megatron_astro.checkpoint.shards import FileLayout, WrittenFile
+from megatron_astro.checkpoint.transfer import OpenFile
 from megatron_astro.errors import CheckpointError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -39,15 +43,6 @@ class _Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorHeader:
-    """Where a tensor lies and what it is."""
-
-    file: Path
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class TensorEntry:
     """A tensor to be written."""
 
@@ -61,15 +56,15 @@ class TensorEntry:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def read_headers(path: Path) -> dict[str, TensorHeader]:
+def read_headers(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of a file; CheckpointError unless the file is whole, naming the first tensor that is not."""
-    header, data_bytes = _read_json(path)
+    header, data_begin, data_bytes = _read_json(path)
     header.pop("__metadata__", None)
     try:
         claims = [msgspec.convert({"name": name, **entry}, type=_Claim) for name, entry in header.items()]
     except (msgspec.ValidationError, TypeError) as error:
         raise CheckpointError(f"{path} has a header that is not safetensors: {error}; fetch the file again") from error
-    headers: dict[str, TensorHeader] = {}
+    headers: dict[str, StoredTensor] = {}
     expected_begin = 0
     for claim in sorted(claims, key=lambda claim: claim.data_offsets):
         begin, end = claim.data_offsets
@@ -85,15 +80,15 @@ def read_headers(path: Path) -> dict[str, TensorHeader]:
             raise CheckpointError(
                 f"{path} is cut off inside {claim.name}: {data_bytes} bytes of data, {end} needed; fetch the file again"
             )
-        headers[claim.name] = TensorHeader(file=path, dtype=dtype, shape=claim.shape)
+        headers[claim.name] = StoredTensor(dtype, claim.shape, (whole(path, data_begin + begin, claim.shape, dtype),))
         expected_begin = end
     if expected_begin != data_bytes:
         raise CheckpointError(f"{path} has {data_bytes - expected_begin} bytes after its last tensor; fetch the file again")
     return headers
 
 
-def _read_json(path: Path) -> tuple[dict[str, Any], int]:
-    """The header and the number of bytes that follow it."""
+def _read_json(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header, where it ends, and the number of bytes that follow it."""
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
@@ -109,11 +104,11 @@ def _read_json(path: Path) -> tuple[dict[str, Any], int]:
         raise CheckpointError(f"{path} has a header that is not JSON: {error}; fetch the file again") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} has a header that is not a JSON object; fetch the file again")
-    return header, data_bytes
+    return header, LENGTH_BYTES + length, data_bytes
 
 
-def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Iterable[Tensor]) -> WrittenShard:
-    """Write a file from tensors that arrive one at a time, in the order of `entries`; on the disk when this returns."""
+def lay_out_safetensors(file: str, entries: Sequence[TensorEntry]) -> FileLayout:
+    """A file of tensors, one behind the other in the order of `entries`."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for entry in entries:
@@ -122,12 +117,27 @@ def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Itera
         begin = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)  # the format wants the data aligned
-    with SummedFile(path) as stream:
-        stream.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
+    known = len(text).to_bytes(LENGTH_BYTES, "little") + text
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    position = len(known)
+    for entry in entries:
+        pieces[entry.name] = (whole(Path(file), position, entry.shape, entry.dtype),)
+        position += entry.num_bytes
+    return FileLayout(file=file, num_bytes=position, literals=((0, known),), pieces=pieces)
+
+
+def write_safetensors(path: Path, entries: Sequence[TensorEntry], tensors: Iterable[Tensor]) -> WrittenFile:
+    """Write a file from tensors that arrive one at a time, in the order of `entries`; on the disk when this returns."""
+    layout = lay_out_safetensors(path.name, entries)
+    with closing(OpenFile(path.parent, layout)) as file:
         for entry, tensor in zip(entries, tensors, strict=True):
             if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
                 raise CheckpointError(
                     f"{entry.name} came as {tensor.dtype} {list(tensor.shape)}, not {entry.dtype} {list(entry.shape)}"
                 )
-            stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return stream.as_shard(path.name)
+            rows = tensor.reshape(entry.shape[0], num_columns(entry.shape))
+            for written in write_pieces(layout.pieces[entry.name], (0, entry.shape[0]), rows, {file.path: file.descriptor}):
+                file.note(written)
+        written_file = file.finish()
+        os.fsync(file.descriptor)
+    return written_file

@@ -1,8 +1,11 @@
-"""The files a conversion writes: planned before the first byte, written one group after the other, each with size and checksum."""
+"""The files a conversion writes: laid out to the last byte before the first is written, so that tensors can arrive in any order.
 
-import io
-import os
-import zlib
+How a format plugs in. Its writer deals the groups of tensors out to shards (`plan`), says for each file of a shard which bytes are known
+and where each tensor's rows go (`lay_out`), finds from the written files themselves what they hold (`written_tensors`), and at the end
+writes what makes the folder a checkpoint (`finish`). `transfer.py` does all the rest: reading, rounding, hashing, writing. A shard may be
+several files, where ranks share a tensor: a kill loses at most one shard.
+"""
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,90 +14,97 @@ from typing import Protocol
 import torch
 
 from megatron_astro.checkpoint.names import Group
-from megatron_astro.checkpoint.reader import WeightReader
+from megatron_astro.checkpoint.pieces import Piece, StoredTensor
+from megatron_astro.checkpoint.reader import WeightReader, group_dtype
 
 SHARD_BYTES = 2_000_000_000  # what a kill costs at most, and a size that every file system and upload takes
 
-BeforeGroup = Callable[[Group], None]  # called before each group is read and written
+BeforeGroup = Callable[[Group], None]  # called before each group is read and written, by the thread that does it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A file to be written and the groups in it, in order."""
+    """Files to be written together and the groups in them, in order."""
 
-    file: str
+    files: tuple[str, ...]
     groups: tuple[Group, ...]
+
+    @property
+    def name(self) -> str:
+        """What the journal calls it."""
+        return self.files[0]
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The CRC-32 of a file's bytes `begin` to `end` goes, as four bytes, lowest first, to each of `places`."""
+
+    begin: int
+    end: int
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenShard:
-    """A finished file on the disk: its bytes, their CRC-32, and where each item begins and how long it is (where a table needs it)."""
+class FileLayout:
+    """A file before its numbers are there: known bytes (offset, bytes), each tensor's pieces, checksums; all else is zeros.
+
+    Pieces name the file without its folder.
+    """
+
+    file: str
+    num_bytes: int
+    literals: tuple[tuple[int, bytes], ...]
+    pieces: dict[str, tuple[Piece, ...]]
+    checksums: tuple[Checksum, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A finished file: its bytes and their CRC-32."""
 
     file: str
     num_bytes: int
     crc32: int
-    places: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiedTensor:
+    """A tensor that was copied: roots (`digest.py`) over its bytes as they were read, and as they were written where that differs."""
+
+    name: str
+    source_data: str
+    written_data: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenShard:
+    """A finished shard: its files, and its tensors' digests if they were asked for."""
+
+    files: tuple[WrittenFile, ...]
+    tensors: tuple[CopiedTensor, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As of the shard."""
+        return self.files[0].file
 
 
 class Writer(Protocol):
-    """How a format is written: which files, then one file at a time, then what is possible only when all are there."""
+    """How a format is written."""
 
     def plan(self, reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int) -> tuple[Shard, ...]:
-        """The files, in order; `dtype` None keeps each tensor's type. CheckpointError where the format cannot hold the types."""
+        """The shards, in order; `dtype` None keeps each tensor's type. CheckpointError where the format cannot hold the types."""
 
-    def write_shard(
-        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None, before_group: BeforeGroup
-    ) -> WrittenShard:
-        """Write one file, whatever lies under its name; one group in memory at a time."""
+    def lay_out(self, shard: Shard, reader: WeightReader, dtype: torch.dtype | None) -> tuple[FileLayout, ...]:
+        """A shard's files, in the order of `shard.files`; together their pieces cover each tensor of its groups."""
 
-    def finish(
-        self,
-        folder: Path,
-        reader: WeightReader,
-        dtype: torch.dtype | None,
-        shards: Sequence[Shard],
-        written: Sequence[WrittenShard],
-    ) -> None:
+    def written_tensors(
+        self, folder: Path, shard: Shard, reader: WeightReader, dtype: torch.dtype | None
+    ) -> dict[str, StoredTensor]:
+        """The byte plan of a finished shard's tensors, found from its files in `folder`."""
+
+    def finish(self, folder: Path, reader: WeightReader, dtype: torch.dtype | None, shards: Sequence[Shard]) -> None:
         """Write the index, the configuration and the tokenizer: only now is the folder a checkpoint."""
-
-
-class SummedFile(io.RawIOBase):
-    """A new file whose CRC-32 is taken while it is written; on the disk when the `with` block ends."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._stream = path.open("wb")
-        self.num_bytes = 0
-        self.crc32 = 0
-
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Bytes written so far."""
-        return self.num_bytes
-
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]  # numpy and torch hand over memory views
-        """Append all of `data`."""
-        written = self._stream.write(data)
-        self.crc32 = zlib.crc32(data, self.crc32)
-        self.num_bytes += written
-        return written
-
-    def close(self) -> None:
-        """Flush to the disk, and close."""
-        if not self.closed:
-            try:
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-            finally:
-                super().close()
-                self._stream.close()
-
-    def as_shard(self, file: str, places: Sequence[tuple[int, int]] = ()) -> WrittenShard:
-        """What was written, under the name `file`."""
-        return WrittenShard(file=file, num_bytes=self.num_bytes, crc32=self.crc32, places=tuple(places))
 
 
 def cut_into_runs(groups: Sequence[Group], num_bytes: Callable[[Group], int], shard_bytes: int) -> list[list[Group]]:
@@ -112,13 +122,4 @@ def cut_into_runs(groups: Sequence[Group], num_bytes: Callable[[Group], int], sh
 
 def stored_bytes(group: Group, reader: WeightReader, dtype: torch.dtype | None) -> int:
     """Bytes of a group's numbers in the type they are written in."""
-    return group.num_parameters * (dtype or reader.dtype(group)).itemsize
-
-
-def write_all(
-    writer: Writer, folder: Path, reader: WeightReader, dtype: torch.dtype | None, shard_bytes: int, before_group: BeforeGroup
-) -> None:
-    """Plan, write and finish in one go, into an existing folder."""
-    shards = writer.plan(reader, dtype, shard_bytes)
-    written = [writer.write_shard(folder, shard, reader, dtype, before_group) for shard in shards]
-    writer.finish(folder, reader, dtype, shards, written)
+    return group.num_parameters * (dtype or group_dtype(reader, group)).itemsize

@@ -7,22 +7,32 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from megatron_astro.checkpoint.names import EMBEDDING, OUTPUT, Group, tensor_groups
-from megatron_astro.checkpoint.reader import BoundedReader
+from megatron_astro.checkpoint.names import EMBEDDING, OUTPUT
+from megatron_astro.checkpoint.pieces import Span
+from megatron_astro.checkpoint.reader import WeightReader, blocks
 from megatron_astro.checkpoint.token_ids import list_tokens, read_tokenizer, token_ids
 from megatron_astro.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 NewRows = Literal["mean", "normal", "zeros"]
-CHUNK_ROWS = 4096
+MOMENT_BLOCK_BYTES = 2**20  # four times that in float64
+ROWS_ARE_TOKENS = (EMBEDDING.hugging_face[0][0], OUTPUT.hugging_face[0][0])
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of a tensor's rows in each column. [h], [h]."""
+
+    mean: Tensor
+    deviation: Tensor
 
 
 class GrownReader:
@@ -30,11 +40,11 @@ class GrownReader:
 
     "mean": the mean of the old rows; a new token's logit is then the mean of the old logits, which shifts no probability by more than the
     new tokens' own small share (Hewitt 2021, Initializing new word embeddings for pretrained language models). "normal": drawn around
-    that mean with the old rows' standard deviation in each column, so that new tokens differ; the seed is the tensor's name. "zeros":
-    zeros, whose logit of 0 can exceed every old one: for rows that are never used or set afterwards.
+    that mean with the old rows' standard deviation in each column, so that new tokens differ; the seed is the tensor's name and row.
+    "zeros": zeros, whose logit of 0 can exceed every old one: for rows that are never used or set afterwards.
     """
 
-    def __init__(self, reader: BoundedReader, vocabulary_size: int, new_rows: NewRows = "mean") -> None:
+    def __init__(self, reader: WeightReader, vocabulary_size: int, new_rows: NewRows = "mean") -> None:
         old = reader.sizes.vocabulary_size
         if vocabulary_size < old:
             raise ConfigError(
@@ -44,28 +54,48 @@ class GrownReader:
         self.sizes = replace(reader.sizes, vocabulary_size=vocabulary_size)
         self.config = {**reader.config, "vocab_size": vocabulary_size}
         self._reader = reader
-        self._old_groups = {group.names: group for group in tensor_groups(reader.sizes)}
-        self._num_new = vocabulary_size - old
-        self._make = NEW_ROWS[new_rows]
+        self._num_old, self._num_new = old, vocabulary_size - old
+        self._new_rows = new_rows
+        self._moments: dict[str, Moments] = {}
         logger.info("vocabulary: %d tokens and %d new ones, their rows by %s", old, self._num_new, new_rows)
 
-    def dtype(self, group: Group) -> torch.dtype:
+    def dtype(self, name: str) -> torch.dtype:
         """As stored."""
-        return self._reader.dtype(self._old_groups[group.names])
+        return self._reader.dtype(name)
 
-    def read(self, group: Group) -> tuple[Tensor, ...]:
-        """The group as stored, with the new rows where rows are tokens."""
-        tensors = self._reader.read(self._old_groups[group.names])
-        if group.rule not in (EMBEDDING, OUTPUT) or not self._num_new:
-            return tensors
-        (rows,) = tensors
-        return (torch.cat([rows, self._make(rows, self._num_new, group.names[0]).to(rows.dtype)]),)
+    def read(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """As stored, with the new rows where rows are tokens."""
+        num_old = self._num_old if name in ROWS_ARE_TOKENS else rows[1]
+        if rows[0] < num_old:
+            stored = (rows[0], min(rows[1], num_old))
+            self._reader.read(name, stored, columns, out[: stored[1] - stored[0]])
+        if rows[1] > num_old:
+            first = max(rows[0], num_old)
+            make = NEW_ROWS[self._new_rows]
+            for row in range(first, rows[1]):
+                out[row - rows[0]] = make(self, name, row)[columns[0] : columns[1]].to(out.dtype)
 
-    def peak_read_bytes(self, group: Group) -> int:
-        """As reading the stored group takes, and where rows are tokens the grown copy beside it."""
-        stored = self._reader.peak_read_bytes(self._old_groups[group.names])
-        grows = group.rule in (EMBEDDING, OUTPUT) and self._num_new
-        return stored + (group.num_parameters * self.dtype(group).itemsize if grows else 0)
+    def scratch_bytes(self) -> int:
+        """As the stored rows take, and their moments."""
+        return self._reader.scratch_bytes() + 4 * torch.float64.itemsize * self.sizes.hidden_size
+
+    def moments(self, name: str) -> Moments:
+        """Of a tensor's old rows, for which they are all read once."""
+        if name not in self._moments:
+            self._moments[name] = self._find_moments(name)
+        return self._moments[name]
+
+    def _find_moments(self, name: str) -> Moments:
+        """In float64, block after block."""
+        shape = (self._num_old, self.sizes.hidden_size)
+        mean, square = (torch.zeros(shape[1], dtype=torch.float64) for _ in range(2))
+        for _, block in blocks(self._reader, name, shape, MOMENT_BLOCK_BYTES):
+            mean += block.double().sum(dim=0)
+        mean /= shape[0]
+        if self._new_rows == "normal":
+            for _, block in blocks(self._reader, name, shape, MOMENT_BLOCK_BYTES):
+                square += ((block.double() - mean) ** 2).sum(dim=0)
+        return Moments(mean, (square / shape[0]).sqrt())
 
     def write_model_files(self, folder: Path) -> None:
         """Copy the files; config.json states the new size."""
@@ -86,32 +116,24 @@ def warn_of_tokens_without_rows(model_files: Path, vocabulary_size: int) -> None
         )  # fmt: skip
 
 
-def _mean(rows: Tensor, num_new: int, name: str) -> Tensor:
-    """The mean of the rows, summed in float64. [V, h] -> [N, h]."""
-    del name
-    return _column_means(rows, lambda chunk: chunk).expand(num_new, -1)
+def _mean(reader: GrownReader, name: str, row: int) -> Tensor:
+    """The mean of the old rows. -> [h]."""
+    del row
+    return reader.moments(name).mean
 
 
-def _normal(rows: Tensor, num_new: int, name: str) -> Tensor:
-    """Independent draws with each column's mean and standard deviation; the same for the same name. [V, h] -> [N, h]."""
-    mean = _column_means(rows, lambda chunk: chunk)
-    deviation = _column_means(rows, lambda chunk: (chunk - mean) ** 2).sqrt()
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little"))
-    return mean + deviation * torch.randn((num_new, rows.shape[1]), generator=generator, dtype=torch.float64)
+def _normal(reader: GrownReader, name: str, row: int) -> Tensor:
+    """An independent draw with each column's mean and standard deviation; the same for the same name and row. -> [h]."""
+    moments = reader.moments(name)
+    seed = int.from_bytes(hashlib.sha256(f"{name}\0{row}".encode()).digest()[:7], "little")
+    draws = torch.randn(len(moments.mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return moments.mean + moments.deviation * draws
 
 
-def _zeros(rows: Tensor, num_new: int, name: str) -> Tensor:
-    """Zeros. [V, h] -> [N, h]."""
-    del name
-    return rows.new_zeros((num_new, rows.shape[1]))
+def _zeros(reader: GrownReader, name: str, row: int) -> Tensor:
+    """Zeros. -> [h]."""
+    del name, row
+    return torch.zeros(reader.sizes.hidden_size)
 
 
-NEW_ROWS: dict[NewRows, Callable[[Tensor, int, str], Tensor]] = {"mean": _mean, "normal": _normal, "zeros": _zeros}
-
-
-def _column_means(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean over the rows of a function of them, in float64, a few rows at a time. [V, h] -> [h]."""
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
-    for chunk in torch.split(rows, CHUNK_ROWS):
-        total += of(chunk.double()).sum(dim=0)
-    return total / len(rows)
+NEW_ROWS: dict[NewRows, Callable[[GrownReader, str, int], Tensor]] = {"mean": _mean, "normal": _normal, "zeros": _zeros}

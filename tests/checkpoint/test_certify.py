@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from megatron_astro.checkpoint import certify as module
+from megatron_astro.checkpoint import reader as reader_module
 from megatron_astro.checkpoint.certify import certify, certify_trained, read_certificate, write_conversion_certificate
 from megatron_astro.checkpoint.conversion_plan import open_checkpoint
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.differences import find_differences
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.safetensors_files import read_headers
 from megatron_astro.errors import CheckpointError, DataError
 from megatron_astro.records import write_record
 
@@ -27,6 +27,12 @@ GOLDEN_ROOT = "d795c5cc9d852d0fbf3171764c3fa01ad3e11df0ecd149db8a3a1ac7020b0af5"
 
 def root(path):
     return certify(open_checkpoint(path)).root
+
+
+def write_certificate(source, target):
+    """As if `target` had been converted from `source`."""
+    read, written = (certify(HuggingFaceReader(folder)) for folder in (source, target))
+    write_conversion_certificate(source, original=read, expected=read, written=written, folder=target, parity=None)
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +169,7 @@ def test_a_conversion_that_wrote_another_bit_is_refused(gqa, tmp_path):
     tensors["model.norm.weight"].view(torch.int32)[3] ^= 1
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"not what .*gqa holds: model\.norm\.weight \(other numbers\); nothing was kept"):
-        write_conversion_certificate(HuggingFaceReader(gqa), HuggingFaceReader(folder), rounded_to=None, parity=None)
+        write_certificate(gqa, folder)
     assert not (folder / "certificate.json").exists()
 
 
@@ -175,7 +181,7 @@ def test_a_lost_setting_is_refused(family_folder, tmp_path):
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500000.0}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"rope_scaling\.factor \(8\.0 against None\)"):
-        write_conversion_certificate(HuggingFaceReader(source), HuggingFaceReader(folder), rounded_to=None, parity=None)
+        write_certificate(source, folder)
 
 
 def test_an_edited_certificate_is_refused(counting, tmp_path):
@@ -204,19 +210,18 @@ def test_a_type_without_a_name_is_refused(counting):
         certify(open_checkpoint(counting), rounded_to=torch.float8_e5m2)
 
 
-def test_one_group_is_in_memory_at_a_time(gqa, monkeypatch):
-    """Every tensor of a group is gone before the next group is read."""
-    import weakref
-
-    alive, reader = [], HuggingFaceReader(gqa)
+def test_a_block_is_in_memory_at_a_time(gqa, monkeypatch):
+    """And each row is read once, in order."""
+    seen, reader = {}, HuggingFaceReader(gqa)
     original = HuggingFaceReader.read
 
-    def read(self, group):
-        assert not [tensor for tensor in alive if tensor() is not None], f"older tensors live while {group.names} are read"
-        tensors = original(self, group)
-        alive.extend(map(weakref.ref, tensors))
-        return tensors
+    def read(self, name, rows, columns, out):
+        assert rows[0] == seen.get(name, 0)
+        assert out.numel() * out.element_size() <= 1000
+        seen[name] = rows[1]
+        original(self, name, rows, columns, out)
 
     monkeypatch.setattr(HuggingFaceReader, "read", read)
-    certify(reader)
-    assert len(alive) == len(read_headers(gqa / "model.safetensors"))
+    monkeypatch.setattr(reader_module.blocks, "__defaults__", (1000,))
+    certificate = certify(reader)
+    assert seen == {tensor.name: tensor.shape[0] for tensor in certificate.tensors}

@@ -40,8 +40,8 @@ def test_logits_are_the_proof_only_where_they_fit(gqa, tmp_path, monkeypatch):
     assert plan(gqa, tmp_path / "target", verification="headers").proof == "headers"
 
 
-def test_a_bound_below_the_largest_group_names_it(gqa, tmp_path):
-    with pytest.raises(ConfigError, match=r"max_ram is 1000 bytes, but model\.layers\.0\.mlp\.gate_proj\.weight \+ .* needs \d+"):
+def test_a_bound_below_the_program_is_refused(gqa, tmp_path):
+    with pytest.raises(ConfigError, match=r"max_ram is 1000 bytes, but \d+ are needed"):
         plan(gqa, tmp_path / "target", max_ram=1000)
 
 

@@ -107,13 +107,13 @@ def test_a_weight_that_came_out_wrong_leaves_no_target(gqa, tmp_path, monkeypatc
     """A change too small for the comparison of logits."""
 
     def flipping(self, folder, *arguments):
-        original(self, folder, *arguments)
         tensors = load_file(folder / "model.safetensors")
         tensors["model.layers.1.mlp.up_proj.weight"].view(torch.int32)[5, 7] ^= 1
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return original(self, folder, *arguments)
 
-    original = HuggingFaceWriter.finish
-    monkeypatch.setattr(HuggingFaceWriter, "finish", flipping)
+    original = HuggingFaceWriter.written_tensors
+    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", flipping)
     with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight \(other numbers\); nothing was kept"):
         convert(gqa, tmp_path / "target", target_format="huggingface")
     assert nothing_left(tmp_path / "target")
@@ -169,10 +169,10 @@ def test_a_broken_source_leaves_no_target(sharded, tmp_path):
 
 
 def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, monkeypatch):
-    def read(self, group):
-        if group.layer == 3:
+    def read(self, name, *arguments):
+        if ".layers.3." in name:
             raise CheckpointError("layer 3 cannot be read")
-        return original(self, group)
+        original(self, name, *arguments)
 
     original = HuggingFaceReader.read
     monkeypatch.setattr(HuggingFaceReader, "read", read)
@@ -184,6 +184,21 @@ def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, m
 
 def test_a_conversion_that_is_not_the_same_model_leaves_no_target(gqa, tmp_path, monkeypatch):
     def swapped(self, folder, *arguments):
+        tensors = load_file(folder / "model.safetensors")
+        up, gate = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("up", "gate"))
+        tensors[up], tensors[gate] = tensors[gate].clone(), tensors[up].clone()
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return original(self, folder, *arguments)
+
+    original = HuggingFaceWriter.written_tensors
+    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", swapped)
+    with pytest.raises(CheckpointError, match="nothing was kept"):
+        convert(gqa, tmp_path / "target", target_format="huggingface")
+    assert nothing_left(tmp_path / "target")
+
+
+def test_an_index_other_than_what_was_read_back_leaves_no_target(gqa, tmp_path, monkeypatch):
+    def swapped(self, folder, *arguments):
         original(self, folder, *arguments)
         tensors = load_file(folder / "model.safetensors")
         up, gate = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("up", "gate"))
@@ -192,8 +207,8 @@ def test_a_conversion_that_is_not_the_same_model_leaves_no_target(gqa, tmp_path,
 
     original = HuggingFaceWriter.finish
     monkeypatch.setattr(HuggingFaceWriter, "finish", swapped)
-    with pytest.raises(CheckpointError, match="nothing was kept"):
-        convert(gqa, tmp_path / "target", target_format="huggingface")
+    with pytest.raises(CheckpointError, match="where it was read back; nothing was kept"):
+        convert(gqa, tmp_path / "target", target_format="huggingface", verification="readback")
     assert nothing_left(tmp_path / "target")
 
 
@@ -220,15 +235,15 @@ def test_a_disk_without_room_is_seen_before_writing(gqa, tmp_path, monkeypatch):
 
 def test_reading_back_finds_a_tensor_that_changed_on_the_way(gqa, tmp_path, monkeypatch):
     def damaged(self, folder, *arguments):
-        original(self, folder, *arguments)
         tensors = load_file(folder / "model.safetensors")
         tensors["model.norm.weight"][3] += 1e-6
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        return original(self, folder, *arguments)
 
     done = convert(gqa, tmp_path / "whole", target_format="huggingface", verification="readback")
     assert "read back bit for bit, root " in done.summary()
-    original = HuggingFaceWriter.finish
-    monkeypatch.setattr(HuggingFaceWriter, "finish", damaged)
+    original = HuggingFaceWriter.written_tensors
+    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", damaged)
     with pytest.raises(CheckpointError, match=r"not what .* holds: model\.norm\.weight \(other numbers\)"):
         convert(gqa, tmp_path / "target", target_format="huggingface", verification="readback")
     assert nothing_left(tmp_path / "target")

@@ -1,4 +1,6 @@
 import json
+import pickle
+import re
 import shutil
 
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 from megatron_astro.checkpoint.distributed import DistributedReader
 from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.reader import read_group
 from megatron_astro.checkpoint.vocabulary import GrownReader
 from megatron_astro.errors import CheckpointError, ConfigError
 
@@ -24,7 +27,7 @@ def damaged(checkpoint, tmp_path):
 def read_all(reader):
     found = {}
     for group in tensor_groups(reader.sizes):
-        found |= dict(zip(group.names, reader.read(group), strict=True))
+        found |= dict(zip(group.names, read_group(reader, group), strict=True))
     return found
 
 
@@ -45,7 +48,7 @@ def refusal(folder):
 def test_reads_what_megatron_core_loaded_and_saved_at_other_layouts(saved_by_megatron, family_folder, weights, name, layout):
     """Stock megatron-core loads our checkpoint strictly and saves it; what it saved is the same model, padding aside."""
     reader = DistributedReader(saved_by_megatron / name / layout)
-    assert reader._metadata.state_dict_metadata["embedding.word_embeddings.weight"].size[0] == 136  # 131, padded
+    assert reader.table.state_dict_metadata["embedding.word_embeddings.weight"].size[0] == 136  # 131, padded
     assert_same(read_all(reader), weights(family_folder(name)))
 
 
@@ -78,7 +81,7 @@ def test_tensor_parallel_ranks_compute_what_transformers_does(saved_by_megatron,
 def test_reads_a_training_checkpoint_and_ignores_its_optimizer(saved_by_megatron, family_folder, weights):
     saved = saved_by_megatron / "trained"
     reader = DistributedReader(saved)
-    assert any(name.startswith("optimizer.") for name in reader._metadata.state_dict_metadata)
+    assert any(name.startswith("optimizer.") for name in reader.table.state_dict_metadata)
     found, trained = read_all(reader), torch.load(saved / "weights.pt")
     assert torch.equal(found["lm_head.weight"], trained["output_layer.weight"])
     assert torch.equal(found["model.layers.3.mlp.down_proj.weight"], trained["decoder.layers.3.mlp.linear_fc2.weight"])
@@ -102,13 +105,12 @@ def test_a_corrupt_chunk_names_its_tensor_and_file(damaged):
     """PyTorch checks a chunk's structure, not its numbers: damage is seen in the table at a chunk's end."""
     file = next(damaged.glob("*.distcp"))
     content = bytearray(file.read_bytes())
-    places = DistributedReader(damaged)._reader.storage_data.items()
+    places = DistributedReader(damaged).table.storage_data.items()
     place = next(place for index, place in places if index.fqn == "output_layer.weight")
     end = place.offset + place.length
     content[end - 30 : end] = b"\xff" * 30
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"cannot read output_layer\.weight from .*__0_0\.distcp"):
-        read_all(DistributedReader(damaged))
+    assert re.search(r"cannot read output_layer\.weight from \[0, 0\] from .*__0_0\.distcp", refusal(damaged))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04K\x05."])
@@ -141,9 +143,8 @@ def test_a_config_of_another_model(damaged):
         DistributedReader(damaged)
 
 
-def test_chunks_that_leave_a_hole(checkpoint):
-    reader = DistributedReader(checkpoint)
-    del reader._metadata.state_dict_metadata["decoder.layers.mlp.linear_fc2.weight"].chunks[2]
-    group = next(group for group in tensor_groups(reader.sizes) if group.names == ("model.layers.2.mlp.down_proj.weight",))
-    with pytest.raises(CheckpointError, match=r"layer 2 of decoder\.layers\.mlp\.linear_fc2\.weight do not cover it"):
-        reader.read(group)
+def test_chunks_that_leave_a_hole(damaged):
+    table = DistributedReader(damaged).table
+    del table.state_dict_metadata["decoder.layers.mlp.linear_fc2.weight"].chunks[2]
+    (damaged / ".metadata").write_bytes(pickle.dumps(table))
+    assert "the chunks of layer 2 of decoder.layers.mlp.linear_fc2.weight do not cover it" in refusal(damaged)

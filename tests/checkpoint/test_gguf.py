@@ -8,6 +8,7 @@ import torch
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.gguf import GgufReader, halves_from_neighbours, packaged_gguf
 from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.reader import read_group
 from megatron_astro.errors import CheckpointError, ConfigError
 
 gguf = pytest.importorskip("gguf", reason="needs the Python package gguf")
@@ -102,7 +103,7 @@ def read_all(reader):
     return {
         name: tensor
         for group in tensor_groups(reader.sizes)
-        for name, tensor in zip(group.names, reader.read(group), strict=True)
+        for name, tensor in zip(group.names, read_group(reader, group), strict=True)
     }
 
 

@@ -5,12 +5,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
+from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
+from megatron_astro.checkpoint.transfer import write_all
 
 
 def write(source, target, dtype=None, **options):
     target.mkdir()
-    write_hugging_face(target, HuggingFaceReader(source), dtype, **options)
+    write_all(HuggingFaceWriter(), target, HuggingFaceReader(source), dtype, **options)
     return target
 
 

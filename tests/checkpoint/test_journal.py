@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from megatron_astro.checkpoint.journal import JOURNAL, Task, refuse_unfinished, resumable_folder, source_state
-from megatron_astro.checkpoint.shards import Shard, WrittenShard
+from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
 from megatron_astro.errors import CheckpointError, ConfigError, DataError
 
 TASK = Task(
@@ -21,13 +21,13 @@ TASK = Task(
     vocabulary_size=5,
     new_rows="mean",
 )
-SHARDS = tuple(Shard(file=name, groups=()) for name in ("one", "two", "three"))
+SHARDS = tuple(Shard(files=(name,), groups=()) for name in ("one", "two", "three"))
 
 
 def write(journal, name):
     content = f"content of {name}".encode()
     (journal.folder / name).write_bytes(content)
-    journal.add(WrittenShard(file=name, num_bytes=len(content), crc32=zlib.crc32(content), places=((0, 3),)))
+    journal.add(WrittenShard(files=(WrittenFile(file=name, num_bytes=len(content), crc32=zlib.crc32(content)),)))
 
 
 def interrupt(target, *names, task=TASK):
@@ -47,8 +47,8 @@ def finish(target, task=TASK):
     with resumable_folder(target, task, SHARDS) as journal:
         found = list(journal.finished)
         for shard in SHARDS:
-            if shard.file not in journal.finished:
-                write(journal, shard.file)
+            if shard.name not in journal.finished:
+                write(journal, shard.name)
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_finished_folder_gets_its_name_and_keeps_its_journal(target):
     assert [path.name for path in target.parent.iterdir()] == ["target"]
     lines = [json.loads(line) for line in (target / JOURNAL).read_text().splitlines()]
     assert lines[0]["task"]["target_format"] == "megatron"
-    assert [line["shard"]["file"] for line in lines[1:4]] == ["one", "two", "three"]
+    assert [line["shard"]["files"][0]["file"] for line in lines[1:4]] == ["one", "two", "three"]
     assert lines[4:] == [{"complete": True}]
     refuse_unfinished(target)
 

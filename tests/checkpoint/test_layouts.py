@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_astro.checkpoint.layouts import COPY, GATE_UP, QKV, VOCAB
+from megatron_astro.checkpoint.layouts import COPY, GATE_UP, QKV, VOCAB, Run
 from megatron_astro.model.sizes import LlamaSizes
 
 small = st.integers(1, 4)
@@ -32,16 +32,20 @@ def qkv(model):
     return numbered((query, model.hidden_size), (key, model.hidden_size), (key, model.hidden_size))
 
 
-def assert_equal(found, wanted):
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted, strict=True):
-        assert torch.equal(one, other)
+def joined(layout, tensors, model):
+    runs = layout.runs([len(tensor) for tensor in tensors], model)
+    return torch.cat([tensors[run.tensor][run.begin : run.end] for run in runs])
 
 
 @given(sizes())
-def test_qkv_splits_into_what_was_joined(model):
-    tensors = qkv(model)
-    assert_equal(QKV.split(QKV.join(tensors, model), model), tensors)
+def test_every_row_is_in_one_run(model):
+    for layout, tensors in ((QKV, qkv(model)), (GATE_UP, numbered((model.ffn_size, 1), (model.ffn_size, 1)))):
+        rows = [
+            (run.tensor, row)
+            for run in layout.runs([len(tensor) for tensor in tensors], model)
+            for row in range(run.begin, run.end)
+        ]
+        assert sorted(rows) == [(place, row) for place, tensor in enumerate(tensors) for row in range(len(tensor))]
 
 
 @given(sizes())
@@ -52,26 +56,16 @@ def test_qkv_holds_each_group_of_queries_before_its_key_and_value(model):
     for group in range(model.num_kv_heads):
         rows += [query[head * d : (head + 1) * d] for head in range(group * shared, (group + 1) * shared)]
         rows += [key[group * d : (group + 1) * d], value[group * d : (group + 1) * d]]
-    assert torch.equal(QKV.join((query, key, value), model), torch.cat(rows))
+    assert torch.equal(joined(QKV, (query, key, value), model), torch.cat(rows))
 
 
 @given(sizes())
-def test_gate_up_splits_into_what_was_joined(model):
+def test_gate_lies_above_up(model):
     tensors = numbered((model.ffn_size, model.hidden_size), (model.ffn_size, model.hidden_size))
-    joined = GATE_UP.join(tensors, model)
-    assert_equal(GATE_UP.split(joined, model), tensors)
-    assert torch.equal(joined[: model.ffn_size], tensors[0])
-
-
-@given(sizes(), st.integers(0, 5))
-def test_vocab_loses_exactly_its_padding(model, padding):
-    (embedding,) = numbered((model.vocabulary_size, model.hidden_size))
-    joined = VOCAB.join((embedding,), model)
-    padded = torch.cat([joined, torch.full((padding, model.hidden_size), -1.0, dtype=torch.float64)])
-    assert_equal(VOCAB.split(padded, model), (embedding,))
+    assert torch.equal(joined(GATE_UP, tensors, model), torch.cat(tensors))
 
 
 @given(sizes())
-def test_copy_is_the_tensor_itself(model):
-    (tensor,) = numbered((model.hidden_size, model.ffn_size))
-    assert COPY.split(COPY.join((tensor,), model), model)[0] is tensor
+def test_one_tensor_is_one_run(model):
+    for layout in (COPY, VOCAB):
+        assert list(layout.runs([model.hidden_size], model)) == [Run(0, 0, model.hidden_size)]

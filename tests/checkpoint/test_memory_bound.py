@@ -1,15 +1,10 @@
 import pytest
 import torch
 
-from megatron_astro.checkpoint import memory_bound
-from megatron_astro.checkpoint.distributed import DistributedReader
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.memory_bound import group_peak_bytes, memory_need, parse_size, peak_resident_bytes, require_within
-from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.memory_bound import memory_need, parse_size, peak_resident_bytes, require_within
+from megatron_astro.checkpoint.reader import BLOCK_BYTES
 from megatron_astro.errors import ConfigError
-
-# parameters of the test LLaMA: hidden 32, 8 query and 2 key/value heads of 4, vocabulary 131
-EMBEDDING, QKV = 131 * 32, (32 + 2 * 8) * 32
 
 
 @pytest.mark.parametrize(
@@ -34,33 +29,18 @@ def test_what_is_no_size(text):
         parse_size(text, "max-ram")
 
 
-def peaks(reader, dtype, target):
-    """Of the embedding (one tensor) and of layer 0's q, k and v (three)."""
-    groups = tensor_groups(reader.sizes)
-    qkv = next(group for group in groups if len(group.names) == 3)
-    return [group_peak_bytes(group, reader, dtype, target) for group in (groups[0], qkv)]
+def test_what_is_needed_does_not_depend_on_the_model(gqa, make_llama):
+    needs = [memory_need(HuggingFaceReader(folder), None) for folder in (gqa, make_llama(vocab_size=5000))]
+    assert needs[0].num_threads * needs[0].thread_bytes == needs[1].num_threads * needs[1].thread_bytes
+    rounding = memory_need(HuggingFaceReader(gqa), torch.bfloat16)
+    assert rounding.thread_bytes > needs[0].thread_bytes >= BLOCK_BYTES
 
 
-def test_what_a_group_takes(gqa, megatron_of):
-    source = HuggingFaceReader(gqa)
-    assert peaks(source, None, "huggingface") == [4 * EMBEDDING, 4 * QKV]
-    assert peaks(source, None, "megatron") == [4 * EMBEDDING, 8 * QKV]  # as stored, and joined
-    assert peaks(source, torch.bfloat16, "megatron") == [6 * EMBEDDING, 8 * QKV]  # as stored, rounded, and joined
-    megatron = DistributedReader(megatron_of(gqa))
-    assert peaks(megatron, None, "huggingface") == [4 * EMBEDDING, 8 * QKV]  # as stored, and taken apart
-    assert peaks(megatron, torch.bfloat16, "huggingface") == [6 * EMBEDDING, 10 * QKV]
-
-
-def test_the_largest_group_decides_and_is_named(gqa):
-    reader = HuggingFaceReader(gqa)
-    need = memory_need(tensor_groups(reader.sizes), reader, None, "megatron")
-    assert need.largest.names == ("model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight")
-    assert need.largest_bytes == 2 * 4 * 2 * 48 * 32
-    assert need.num_bytes > need.largest_bytes + memory_bound.WORKING_BYTES
+def test_a_bound_below_what_is_needed_is_refused(gqa):
+    need = memory_need(HuggingFaceReader(gqa), None)
     require_within(need, need.num_bytes)
-    with pytest.raises(
-        ConfigError, match=rf"mlp\.gate_proj\.weight \+ .*up_proj\.weight needs {need.num_bytes}: {need.largest_bytes} "
-    ):
+    words = rf"but {need.num_bytes} are needed: .* {need.thread_bytes} for each of {need.num_threads} threads"
+    with pytest.raises(ConfigError, match=words):
         require_within(need, need.num_bytes - 1)
 
 

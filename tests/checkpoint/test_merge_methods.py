@@ -1,11 +1,13 @@
 """Every method against its formula written anew in numpy, in float64, straight from the papers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from megatron_astro.checkpoint import merge_methods
-from megatron_astro.checkpoint.merge_methods import merge_tensor
+from megatron_astro.checkpoint.merge_methods import Ingredients, merge_rows, prepare
 from megatron_astro.checkpoint.merge_recipe import MergeRecipe
 from megatron_astro.checkpoint.merge_sparsity import RandomKept
 from megatron_astro.errors import CheckpointError
@@ -20,6 +22,28 @@ RECIPES = {
     "ties, summed": {"weights": (0.6, 0.5, 0.3), "density": (0.4,), "consensus": "sum"},
     "dare_ties": {"weights": (0.6, 0.5, 0.3), "density": (0.2, 0.5, 1.0), "seed": 5},
 }
+
+
+class InMemory:
+    """A model of one tensor."""
+
+    def __init__(self, tensor):
+        self.path, self.tensor = Path("memory"), tensor.reshape(len(tensor), -1)
+
+    def dtype(self, _):
+        return self.tensor.dtype
+
+    def read(self, _, rows, columns, out):
+        out.copy_(self.tensor[slice(*rows), slice(*columns)])
+
+
+def merge_tensor(name, models, base, chosen, dtype):
+    """The whole tensor, its rows merged from the last to the first."""
+    sources, own_base = [InMemory(model) for model in models], None if base is None else InMemory(base)
+    ingredients = Ingredients(name, tuple(models[0].shape), sources, own_base, getattr(torch, chosen.arithmetic))
+    combine = prepare(ingredients, chosen)
+    parts = [merge_rows(ingredients, combine, rows, dtype) for rows in reversed(list(ingredients.spans()))]
+    return torch.cat(parts[::-1]).reshape(models[0].shape)
 
 
 def recipe(name, **changes):
@@ -59,7 +83,7 @@ def formula(name, base, models):
             changes[model][np.abs(changes[model]) < cut] = 0
         else:
             changes[model] = (
-                RandomKept(f"5\0{model}\0{NAME}", density)(torch.from_numpy(changes[model].ravel())).numpy().reshape(SHAPE)
+                RandomKept(f"5\0{model}\0{NAME}", density)(torch.from_numpy(changes[model].ravel()), 0).numpy().reshape(SHAPE)
             )
     return base + chosen.scale * vote(changes, weights, chosen.consensus)
 
@@ -96,7 +120,7 @@ def test_float32_rounds_and_nothing_else(name, tensors):
 @pytest.mark.parametrize("name", RECIPES)
 def test_chunks_do_not_show(name, tensors, monkeypatch):
     whole = merged(name, tensors)
-    monkeypatch.setattr(merge_methods, "CHUNK_NUMBERS", 32)
+    monkeypatch.setattr(merge_methods, "ROWS_BYTES", 128)
     tolerance = 1e-15 if name == "slerp" else 0.0  # its sums over the tensor are split otherwise
     assert (merged(name, tensors) - whole).abs().max() <= tolerance
 

@@ -2,7 +2,7 @@ import json
 import os
 import pickle
 import shutil
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +10,10 @@ import torch
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.names import tensor_groups
-from megatron_astro.checkpoint.pytorch_files import read_bin_headers, read_bin_tensor
+from megatron_astro.checkpoint.pieces import read_pieces
+from megatron_astro.checkpoint.pytorch_files import read_bin_headers
+from megatron_astro.checkpoint.reader import group_dtype, read_group
+from megatron_astro.checkpoint.torch_archive import PickledTensor, lay_out_archive
 from megatron_astro.errors import CheckpointError
 
 UP = "model.layers.2.mlp.up_proj.weight"
@@ -53,8 +56,8 @@ def test_shards_are_the_same_model(in_bins, weights, gqa):
     reader = HuggingFaceReader(in_bins[0])
     found = {}
     for group in tensor_groups(reader.sizes):
-        found |= dict(zip(group.names, reader.read(group), strict=True))
-        assert reader.dtype(group) == torch.float32
+        found |= dict(zip(group.names, read_group(reader, group), strict=True))
+        assert group_dtype(reader, group) == torch.float32
     wanted = weights(gqa)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
@@ -75,7 +78,7 @@ def test_one_file_converts_with_logits_compared(gqa, weights, tmp_path):
 def test_safetensors_are_preferred(in_bins, gqa):
     folder, _ = in_bins
     shutil.copyfile(gqa / "model.safetensors", folder / "model.safetensors")
-    assert {header.file.suffix for header in HuggingFaceReader(folder).headers.values()} == {".safetensors"}
+    assert {header.file.suffix for header in HuggingFaceReader(folder).tensors.values()} == {".safetensors"}
 
 
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
@@ -121,12 +124,25 @@ def test_a_missing_shard(in_bins):
     assert "missing" in refusal(folder)
 
 
-def test_reading_maps_the_file(tmp_path):
-    path = tmp_path / "w.bin"
-    torch.save({"a": torch.arange(5_000_000)}, path)
-    maps = Path("/proc/self/maps")
-    tensor = read_bin_tensor(path, "a")
-    assert int(tensor[-1]) == 4_999_999
-    assert str(path) in maps.read_text()
-    del tensor
-    assert str(path) not in maps.read_text()
+def test_views_are_read_where_they_begin_and_columns_are_refused(tmp_path):
+    base = torch.arange(20.0).reshape(5, 4)
+    torch.save(
+        {"lower": base[2:], "left": base[:, :2], "row": base[1], "parameter": torch.nn.Parameter(base)}, tmp_path / "w.bin"
+    )
+    headers = read_bin_headers(tmp_path / "w.bin")
+    for name, wanted in (("lower", base[2:]), ("left", base[:, :2]), ("row", base[1]), ("parameter", base)):
+        out = torch.empty(wanted.reshape(wanted.shape[0], -1).shape)
+        read_pieces(name, headers[name], (0, out.shape[0]), (0, out.shape[1]), out)
+        assert torch.equal(out.reshape(wanted.shape), wanted), name
+    torch.save({"a": base.T}, tmp_path / "w.bin")
+    assert "a cannot be read: its rows have the strides (1, 4)" in refusal(tmp_path / "w.bin")
+
+
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
+    tensor = PickledTensor("0", torch.float32, (5,))
+    layout = lay_out_archive({"a": tensor}, [replace(tensor, shape=(4,))])
+    with (tmp_path / "w.bin").open("wb") as stream:
+        for position, content in layout.literals:
+            stream.seek(position)
+            stream.write(content)
+    assert "reaches beyond its storage of 16 bytes" in refusal(tmp_path / "w.bin")

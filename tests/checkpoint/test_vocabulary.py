@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
-from megatron_astro.checkpoint.huggingface_writer import write_hugging_face
-from megatron_astro.checkpoint.names import tensor_groups
+from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
+from megatron_astro.checkpoint.reader import read_tensor
+from megatron_astro.checkpoint.transfer import write_all
 from megatron_astro.checkpoint.vocabulary import GrownReader
 from megatron_astro.errors import ConfigError
 
@@ -25,7 +26,7 @@ def model(request, family_folder):
 
 def grown(folder, target, new_rows="mean", dtype=None):
     target.mkdir()
-    write_hugging_face(target, GrownReader(HuggingFaceReader(folder), NEW, new_rows), dtype)
+    write_all(HuggingFaceWriter(), target, GrownReader(HuggingFaceReader(folder), NEW, new_rows), dtype)
     return target
 
 
@@ -67,7 +68,7 @@ def test_normal_rows_have_the_old_ones_spread_and_are_the_same_again(gqa, tmp_pa
     tensors = {name: tensor + 5 if name == EMBEDDING else tensor for name, tensor in weights(gqa).items()}
     save_file(tensors, shifted / "model.safetensors", {"format": "pt"})
     reader = GrownReader(HuggingFaceReader(shifted), OLD + 4000, "normal")
-    (rows,) = reader.read(next(group for group in tensor_groups(reader.sizes) if group.names == (EMBEDDING,)))
+    rows = read_tensor(reader, EMBEDDING, (OLD + 4000, 32))
     old, new = rows[:OLD].double(), rows[OLD:].double()
     deviation = old.std(dim=0, correction=0)  # of 4000 draws: the mean strays by 1/63 of it, the deviation by 1/89 of itself
     assert ((new.mean(dim=0) - old.mean(dim=0)).abs() < deviation * 5 / 63).all()
@@ -79,7 +80,7 @@ def test_normal_rows_have_the_old_ones_spread_and_are_the_same_again(gqa, tmp_pa
 
 def test_the_same_size_changes_nothing(model, tmp_path, weights):
     (tmp_path / "same").mkdir()
-    write_hugging_face(tmp_path / "same", GrownReader(HuggingFaceReader(model), OLD), None)
+    write_all(HuggingFaceWriter(), tmp_path / "same", GrownReader(HuggingFaceReader(model), OLD), None)
     before, after = weights(model), weights(tmp_path / "same")
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert json.loads((tmp_path / "same/config.json").read_text()) == json.loads((model / "config.json").read_text())

@@ -50,7 +50,7 @@ def finished_files(partial):
     journal = partial / "conversion.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True) if journal.is_file() else []
     whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    names = [line["shard"]["file"] for line in whole if "shard" in line]
+    names = [file["file"] for line in whole if "shard" in line for file in line["shard"]["files"]]
     return {name: (partial / name).stat().st_ino for name in names}
 
 

@@ -32,6 +32,12 @@ def folder(tmp_path_factory):
     return path
 
 
+def test_a_bound_that_cannot_be_kept_is_refused(folder):
+    done = run(folder, "--max-ram", "100MiB")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "max_ram is 104857600 bytes, but" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def converted(folder):
     from megatron_astro.checkpoint.convert import convert

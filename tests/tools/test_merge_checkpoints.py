@@ -41,6 +41,14 @@ def test_a_linear_merge(models, tmp_path):
     assert all(torch.allclose(found[name], 0.75 * a[name] + 0.25 * b[name], rtol=0, atol=2.0**-23) for name in found)
 
 
+def test_a_bound_that_cannot_be_kept_is_refused(models, tmp_path):
+    options = ("--method", "linear", "--weights", "0.75", "0.25", "--output", tmp_path / "merged", "--max-ram", "100MiB")
+    done = run(*models[:2], *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "max_ram is 104857600 bytes, but" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_option_reaches_the_recipe(models, tmp_path):
     done = run(
         *models[:2], "--method", "dare_ties", "--weights", "1", "0.5", "--base", models[2], "--density", "0.5", "0.25", "--scale", "0.9",

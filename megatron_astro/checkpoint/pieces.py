@@ -1,0 +1,144 @@
+"""The byte plan of a tensor: which rectangle of it lies where in which file, and reading and writing its rows by that plan.
+
+A tensor is seen as a matrix: its first axis are the rows, everything else the columns (a vector has one column). A format's reader
+describes each Hugging Face tensor by `Piece`s that cover it; the functions here do the rest, with `pread` and `pwrite` on open files: no
+maps, so that what is held in memory is what was asked for, and no state, so that any number of threads may read at once.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from megatron_astro.errors import CheckpointError
+
+Span = tuple[int, int]  # begin and end, the end not included
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of a tensor in a file; `begin` is the byte of its first number, `row_bytes` the distance from one row to the next."""
+
+    rows: Span
+    columns: Span
+    file: Path
+    begin: int
+    row_bytes: int
+
+    @property
+    def num_numbers(self) -> int:
+        """Numbers in the rectangle."""
+        return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a checkpoint: type, shape, and the pieces that cover it, each number once."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def file(self) -> Path:
+        """Where its first piece lies."""
+        return self.pieces[0].file
+
+
+@dataclass(frozen=True)
+class Written:
+    """Bytes that were written, in one stretch of a file."""
+
+    file: Path
+    begin: int
+    content: memoryview
+
+
+def num_columns(shape: Sequence[int]) -> int:
+    """Numbers in a row of a tensor seen as a matrix."""
+    return prod(shape[1:])
+
+
+def whole(file: Path, begin: int, shape: Sequence[int], dtype: torch.dtype) -> Piece:
+    """The one piece of a tensor that lies in a file as it is."""
+    columns = num_columns(shape)
+    return Piece((0, shape[0] if shape else 1), (0, columns), file, begin, columns * dtype.itemsize)
+
+
+def covers(tensor: StoredTensor) -> bool:
+    """Whether the pieces have as many numbers as the tensor (they never overlap in a sound file)."""
+    return sum(piece.num_numbers for piece in tensor.pieces) == prod(tensor.shape)
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """A contiguous tensor's bytes, not copied. [...] -> flat."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out: Tensor) -> None:
+    """Fill `out` [rows, columns] with a rectangle of the tensor; CheckpointError names tensor and file if it cannot be read."""
+    for piece in tensor.pieces:
+        shared, across = _overlap(piece.rows, rows), _overlap(piece.columns, columns)
+        if shared[0] >= shared[1] or across[0] >= across[1]:
+            continue
+        part = out[shared[0] - rows[0] : shared[1] - rows[0], across[0] - columns[0] : across[1] - columns[0]]
+        begin = piece.begin + (shared[0] - piece.rows[0]) * piece.row_bytes
+        row_bytes = (across[1] - across[0]) * out.element_size()
+        if part.is_contiguous() and row_bytes == piece.row_bytes:
+            _read(piece.file, begin, tensor_bytes(part), name)
+            continue
+        # whole rows of the file on the way; the last one ends where the piece does
+        last = (piece.columns[1] - piece.columns[0]) * out.element_size()
+        stored = torch.empty(part.shape[0] * piece.row_bytes, dtype=torch.uint8)
+        _read(piece.file, begin, tensor_bytes(stored)[: stored.numel() - piece.row_bytes + last], name)
+        first = across[0] - piece.columns[0]
+        part.copy_(stored.view(out.dtype).view(part.shape[0], -1)[:, first : first + part.shape[1]])
+
+
+def write_pieces(pieces: Sequence[Piece], rows: Span, block: Tensor, descriptors: dict[Path, int]) -> Iterator[Written]:
+    """Write whole rows of a tensor, `block` [rows, all columns], to where the pieces say; yield each stretch when it is written."""
+    for piece in pieces:
+        shared = _overlap(piece.rows, rows)
+        if shared[0] >= shared[1]:
+            continue
+        part = block[shared[0] - rows[0] : shared[1] - rows[0], piece.columns[0] : piece.columns[1]].contiguous()
+        begin = piece.begin + (shared[0] - piece.rows[0]) * piece.row_bytes
+        content = tensor_bytes(part)
+        _write(descriptors[piece.file], begin, content)
+        yield Written(piece.file, begin, content)
+
+
+def row_blocks(shape: Sequence[int], row_bytes: int, block_bytes: int) -> Iterator[Span]:
+    """A tensor's rows in blocks of at most `block_bytes`, or of one row if that is larger."""
+    num_rows = shape[0]
+    step = max(1, block_bytes // max(1, row_bytes))
+    for begin in range(0, num_rows, step):
+        yield begin, min(begin + step, num_rows)
+
+
+def _overlap(one: Span, other: Span) -> Span:
+    return max(one[0], other[0]), min(one[1], other[1])
+
+
+def _read(file: Path, begin: int, content: memoryview, name: str) -> None:
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            while len(content):
+                if not (count := os.preadv(descriptor, [content], begin)):
+                    raise CheckpointError(f"{file} is cut off inside {name}; fetch the file again")
+                content, begin = content[count:], begin + count
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {name} from {file}: {error.strerror}; fetch the file again") from error
+
+
+def _write(descriptor: int, begin: int, content: memoryview) -> None:
+    while len(content):
+        count = os.pwrite(descriptor, content, begin)
+        content, begin = content[count:], begin + count

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers, read_pieces, row_blocks, whole
+from megatron_astro.errors import CheckpointError
+
+ROWS, COLUMNS = 7, 6
+
+
+@pytest.fixture
+def quarters(tmp_path):
+    """A matrix cut into four rectangles, each in a file of its own, one of them with a gap behind each row."""
+    matrix, pieces = torch.arange(ROWS * COLUMNS, dtype=torch.float32).reshape(ROWS, COLUMNS), []
+    for top, bottom in ((0, 3), (3, ROWS)):
+        for left, right in ((0, 2), (2, COLUMNS)):
+            gap = 3 if top == left == 0 else 0
+            stored = torch.full((bottom - top, right - left + gap), -1.0)
+            stored[:, : right - left] = matrix[top:bottom, left:right]
+            file = tmp_path / f"{top}_{left}"
+            file.write_bytes(b"head" + stored.numpy().tobytes()[: stored.numel() * 4 - gap * 4])
+            pieces.append(Piece((top, bottom), (left, right), file, 4, (right - left + gap) * 4))
+    return matrix, StoredTensor(torch.float32, (ROWS, COLUMNS), tuple(pieces))
+
+
+spans = [st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted) for size in (ROWS, COLUMNS)]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(*spans)
+def test_any_rectangle_is_read_from_any_pieces(quarters, rows, columns):
+    matrix, stored = quarters
+    out = torch.full((rows[1] - rows[0], columns[1] - columns[0]), -2.0)
+    read_pieces("a", stored, tuple(rows), tuple(columns), out)
+    assert torch.equal(out, matrix[slice(*rows), slice(*columns)])
+
+
+def test_pieces_that_leave_a_hole_do_not_cover(quarters):
+    _, stored = quarters
+    assert covers(stored)
+    assert not covers(StoredTensor(stored.dtype, stored.shape, stored.pieces[1:]))
+
+
+def test_a_file_that_ends_early_or_is_gone_is_named(tmp_path):
+    file = tmp_path / "file"
+    stored = StoredTensor(torch.float32, (3,), (whole(file, 0, (3,), torch.float32),))
+    with pytest.raises(CheckpointError, match=r"cannot read the\.tensor from .*file: No such file"):
+        read_pieces("the.tensor", stored, (0, 3), (0, 1), torch.empty(3, 1))
+    file.write_bytes(bytes(11))
+    with pytest.raises(CheckpointError, match=r"file is cut off inside the\.tensor"):
+        read_pieces("the.tensor", stored, (0, 3), (0, 1), torch.empty(3, 1))
+
+
+def test_blocks_have_at_least_a_row():
+    assert list(row_blocks((5, 3), 10, 25)) == [(0, 2), (2, 4), (4, 5)]
+    assert list(row_blocks((2, 3), 10, 1)) == [(0, 1), (1, 2)]
+    assert whole(Path("f"), 8, (4, 3), torch.bfloat16) == Piece((0, 4), (0, 3), Path("f"), 8, 6)
