@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron_astro.checkpoint.certify import certify_trained
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.huggingface import copy_model_files
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
 
@@ -55,7 +56,7 @@ def save_training_state(
     dist_checkpointing.save(state, str(partial), validate_access_integrity=False, content_metadata=dict(OPTIMIZER_FORMAT))
     dist.barrier()
     if dist.get_rank() == 0:
-        shutil.copytree(assets, partial / MODEL_FILES_FOLDER)
+        copy_model_files(assets, partial / MODEL_FILES_FOLDER)
         certify_trained(partial)  # reads back what was written: a save that cannot be read never gets its name
         fsync_tree(partial)
         partial.rename(folder)

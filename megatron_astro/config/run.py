@@ -25,7 +25,8 @@ class ModelConfig:
     """The model to start from and the numbers it computes in."""
 
     init_from: Path
-    """Megatron checkpoint folder to start from, as convert_checkpoint writes it. A missing one is an error, never a random start."""
+    """Hugging Face folder or Megatron checkpoint folder to start from; which one is detected. A missing one is an error, never a random
+    start."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations (optimizer state is always float32)."""
     recompute: Literal["none", "full"] = "none"

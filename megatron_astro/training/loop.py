@@ -40,14 +40,14 @@ def train(config: RunConfig) -> str:
     configure_logging(world.rank, world.size)
     try:
         make_folder(config.run_folder)
-        sizes, plan = plan_run(config, world.size)
+        start, plan = plan_run(config, world.size)
     except (CheckpointError, ConfigError, ParallelError):
         if world.local_rank != 0:
             raise SystemExit(2) from None  # every rank of a node finds the same fault; one says it. Nodes may see other folders.
         raise
     timeout = config.parallel.timeout_minutes
     with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
-        run = assemble(config, world, sizes, plan)
+        run = assemble(config, world, start, plan)
         if world.rank == 0 and run.progress.step < config.training.steps:  # a finished run keeps the options it was trained with
             _note_options(config)
             write_record(config.run_folder / "layout.json", run.layout)
@@ -179,8 +179,8 @@ class TrainingLoop:
 
     def _save(self) -> None:
         folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
-        came_from = newest_checkpoint(self.run.checkpoints) or self.run.config.model.init_from
-        assets = came_from / MODEL_FILES_FOLDER
+        newest = newest_checkpoint(self.run.checkpoints)
+        assets = newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files
         save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)
