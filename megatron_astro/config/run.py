@@ -137,6 +137,9 @@ class TrainingConfig:
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; 0: all."""
+    export_hf: Literal["never", "end", "every"] = "never"
+    """When to write a Hugging Face folder from the ranks' memory: after the last step (`hf/` in the run folder), or also with every
+    checkpoint (`hf_checkpoints/step_000100/`, as many as keep_checkpoints)."""
 
     def __post_init__(self) -> None:
         _require_positive("training", steps=self.steps, save_every=self.save_every)

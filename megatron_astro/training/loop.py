@@ -13,6 +13,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.export import export_hugging_face
 from megatron_astro.checkpoint.training_state import newest_checkpoint, remove_old_checkpoints, save_training_state
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
@@ -32,6 +33,7 @@ from megatron_astro.training.validation import windowed_loss
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_STEPS = 10
+EXPORT_FOLDER, EXPORTS_FOLDER = "hf", "hf_checkpoints"
 
 
 def train(config: RunConfig) -> str:
@@ -92,6 +94,7 @@ class TrainingLoop:
                 self._save()
             if stopped_by:
                 break
+        self._export_at_the_end()
         stop.close()
         self._close()
         return self._closing_line(stopped_by)
@@ -185,6 +188,21 @@ class TrainingLoop:
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)
             remove_old_checkpoints(self.run.checkpoints, self.run.config.training.keep_checkpoints)
+        if self.run.config.training.export_hf == "every" and self.progress.step < self.run.config.training.steps:
+            self._export(self.run.config.run_folder / EXPORTS_FOLDER / folder.name)
+            if self._is_first_rank:
+                remove_old_checkpoints(self.run.config.run_folder / EXPORTS_FOLDER, self.run.config.training.keep_checkpoints)
+
+    def _export_at_the_end(self) -> None:
+        """Write `hf/` after the last step, also where a run was interrupted between its last checkpoint and this."""
+        training, folder = self.run.config.training, self.run.config.run_folder / EXPORT_FOLDER
+        if training.export_hf != "never" and self.progress.step == training.steps and not folder.exists():
+            self._export(folder)
+
+    def _export(self, folder: Path) -> None:
+        newest = newest_checkpoint(self.run.checkpoints)
+        assets = newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files
+        export_hugging_face(folder, self.run.model.module, self.run.start.sizes, model_files=assets)
 
     def _close(self) -> None:
         for log in (self._metrics, self._heldout, self._ledger):
