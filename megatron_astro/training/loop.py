@@ -66,6 +66,7 @@ class TrainingLoop:
         self._is_first_rank = run.world.rank == 0
         self._skipped_in_a_row = 0
         folder = run.config.run_folder
+        _refuse_to_replace_export(run)
         if self._is_first_rank:
             forget_after(folder, self.progress.step)
         dist.barrier()
@@ -215,6 +216,13 @@ class TrainingLoop:
             f"training {how}: step {self.progress.step} of {self.run.config.training.steps}, {self.progress.consumed_tokens} tokens, "
             f"checkpoint {self.run.checkpoints / f'step_{self.progress.step:06d}'}"
         )
+
+
+def _refuse_to_replace_export(run: Run) -> None:
+    """Say before training, not after it, that the place of the model to be exported is taken."""
+    training, folder = run.config.training, run.config.run_folder / EXPORT_FOLDER
+    if training.export_hf != "never" and run.progress.step < training.steps and folder.exists():
+        raise ConfigError(f"{folder} exists already, and training.export_hf is {training.export_hf!r}; move it away first")
 
 
 def _note_options(config: RunConfig) -> None:

@@ -3,8 +3,9 @@
 
 `resave` loads a checkpoint into megatron-core's own GPTModel (local spec) at each layout the world allows and saves it again with
 megatron-core's own `save`. `train` loads one into our model, makes an optimizer step and saves a training checkpoint; the weights then
-lie in `weights.pt`. `slices` loads the Hugging Face folder `TARGET/hf` at each layout the world allows, says in `TARGET/LAYOUT_DTYPE.json`
-which parameters are not those that megatron-core loads from FOLDER, and exports the model to `TARGET/LAYOUT_DTYPE`. `logits` writes what our model computes when tensor-parallel ranks share it.
+lie in `weights.pt`. `slices` loads the Hugging Face folder `TARGET/hf` at each layout the world allows, notes which parameters are not
+those that megatron-core loads from FOLDER, and exports the model to `TARGET/LAYOUT_DTYPE`. `logits` writes what our model computes when
+tensor-parallel ranks share it.
 """
 
 import json
