@@ -73,6 +73,8 @@ def plan_run(config: RunConfig, world_size: int) -> tuple[Start, ParallelPlan]:
     """Read the model's shape and check the layout and the batch against it; needs no process group and loads no weights."""
     start = open_start(config.model.init_from)
     sizes = start.sizes
+    if newest_checkpoint(config.run_folder / "checkpoints") is None:
+        start.check()
     plan = make_plan(
         config.parallel, world_size, num_layers=sizes.num_layers, num_heads=sizes.num_heads, num_kv_heads=sizes.num_kv_heads
     )

@@ -53,6 +53,11 @@ class Start:
         """Folder of its config.json and tokenizer."""
         return model_files(self.path, self.format)
 
+    def check(self) -> None:
+        """CheckpointError when a Hugging Face folder's headers say it is not complete; loading checks a Megatron checkpoint."""
+        if self.format == "huggingface":
+            HuggingFaceReader(self.path)
+
 
 def open_start(path: Path) -> Start:
     """Tell what is to be started from; CheckpointError when it is neither a Megatron checkpoint nor a Hugging Face folder."""
