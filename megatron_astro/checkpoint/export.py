@@ -20,6 +20,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
+from megatron_astro.checkpoint.certify import CERTIFICATE_FILE
 from megatron_astro.checkpoint.conversion_plan import check_space
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader, copy_model_files, read_config
 from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
@@ -28,9 +29,11 @@ from megatron_astro.checkpoint.pieces import Piece, row_blocks, write_rectangle
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, StoredReader
 from megatron_astro.checkpoint.sharded_model import LocalParameter, local_parameters
 from megatron_astro.checkpoint.shards import SHARD_BYTES, FileLayout
+from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
 from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.records import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,14 @@ class ModelInMemory(StoredReader):
 
 
 def export_hugging_face(
-    folder: Path, model: GPTModel, sizes: LlamaSizes, *, model_files: Path, shard_bytes: int = SHARD_BYTES
+    folder: Path,
+    model: GPTModel,
+    sizes: LlamaSizes,
+    *,
+    model_files: Path,
+    certify: When = "auto",
+    expected_root: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the new folder `folder` together with all ranks, in the model's own type.
 
@@ -64,13 +74,17 @@ def export_hugging_face(
     ----------
     model_files
         Folder of the config.json and the tokenizer to put beside the weights.
+    certify
+        Whether all ranks read the folder back and rank 0 writes its `certificate.json`.
+    expected_root
+        Root that the certificate must have: that of the training checkpoint saved at the same step.
     shard_bytes
         Size of the weight files.
 
     Raises
     ------
     CheckpointError
-        The disk is full, or `folder` is there already. The model is as it was.
+        The disk is full, `folder` is there already, or what was read back has another root. The model is as it was.
     """
     started = time.monotonic()
     dtype: torch.dtype = model.config.params_dtype
@@ -86,7 +100,16 @@ def export_hugging_face(
         dist.barrier()
         if is_first:
             writer.finish(partial, described, dtype, shards)
-            HuggingFaceReader(partial)  # every file, name and shape
+        dist.barrier()
+        certificate = certify_together(HuggingFaceReader(partial), certify, folder.name)
+        if certificate and certificate.root != (expected_root or certificate.root):
+            raise CheckpointError(
+                f"what was exported to {partial} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
+                "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
+            )
+        if is_first:
+            if certificate:
+                write_record(partial / CERTIFICATE_FILE, certificate)
             fsync_tree(partial)
             partial.rename(folder)
             fsync_path(folder.parent)

@@ -140,6 +140,9 @@ class TrainingConfig:
     export_hf: Literal["never", "end", "every"] = "never"
     """When to write a Hugging Face folder from the ranks' memory: after the last step (`hf/` in the run folder), or also with every
     checkpoint (`hf_checkpoints/step_000100/`, as many as keep_checkpoints)."""
+    certify: Literal["auto", "always", "never"] = "auto"
+    """Whether the start, each checkpoint and each export get a certificate, the root of their weights, which all ranks hash together
+    from the files while training waits; auto: where a rank's share is at most 4 GB."""
 
     def __post_init__(self) -> None:
         _require_positive("training", steps=self.steps, save_every=self.save_every)

@@ -101,7 +101,7 @@ def assemble(config: RunConfig, world: World, start: Start, plan: ParallelPlan) 
     )
     checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
     if checkpoint is None:
-        record = begin_from(start, config.model, model, optimizer, plan)
+        record = begin_from(start, config.model, model, optimizer, plan, config.training.certify)
         if world.rank == 0:
             write_record(config.run_folder / START_FILE, record)
         progress = Progress(step=0, consumed_samples=0, consumed_tokens=0, data_fingerprint=fingerprint)

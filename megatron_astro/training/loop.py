@@ -12,6 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.checkpoint.export import export_hugging_face
 from megatron_astro.checkpoint.training_state import newest_checkpoint, remove_old_checkpoints, save_training_state
@@ -185,7 +186,8 @@ class TrainingLoop:
         folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
         newest = newest_checkpoint(self.run.checkpoints)
         assets = newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files
-        save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
+        certify = self.run.config.training.certify
+        save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets, certify=certify)
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)
             remove_old_checkpoints(self.run.checkpoints, self.run.config.training.keep_checkpoints)
@@ -202,8 +204,15 @@ class TrainingLoop:
 
     def _export(self, folder: Path) -> None:
         newest = newest_checkpoint(self.run.checkpoints)
-        assets = newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files
-        export_hugging_face(folder, self.run.model.module, self.run.start.sizes, model_files=assets)
+        certificate = newest / CERTIFICATE_FILE if newest else None
+        export_hugging_face(
+            folder,
+            self.run.model.module,
+            self.run.start.sizes,
+            model_files=newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files,
+            certify=self.run.config.training.certify,
+            expected_root=read_certificate(certificate).root if certificate and certificate.is_file() else None,
+        )
 
     def _close(self) -> None:
         for log in (self._metrics, self._heldout, self._ledger):

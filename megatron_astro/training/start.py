@@ -24,6 +24,7 @@ from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.parity import PARITY_FILE, probe_tokens
 from megatron_astro.checkpoint.probe import hugging_face_probe_loss
 from megatron_astro.checkpoint.sharded_model import load_slices
+from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.checkpoint.training_state import load_weights
 from megatron_astro.config.run import ModelConfig
 from megatron_astro.errors import CheckpointError
@@ -76,13 +77,17 @@ def model_files(path: Path, checkpoint_format: StartFormat) -> Path:
 
 
 def begin_from(
-    start: Start, config: ModelConfig, model: DistributedDataParallel, optimizer: MegatronOptimizer, plan: ParallelPlan
+    start: Start,
+    config: ModelConfig,
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    plan: ParallelPlan,
+    certify: When = "auto",
 ) -> StartRecord:
     """Load the starting weights, each rank only its own, and prove by the loss on the probe that they are what `start` holds."""
     probe = _load_converted(start, model) if start.format == "megatron" else _load_folder(start, model)
     loss = check_start(model, probe, plan, config.start_tolerance)
     optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded
-    certificate = start.path / CERTIFICATE_FILE
     return StartRecord(
         path=str(start.path),
         format=start.format,
@@ -91,10 +96,19 @@ def begin_from(
         start_probe_loss=loss,
         tolerance=config.start_tolerance,
         proven_by=probe.computed_by,
-        root=read_certificate(certificate).root if certificate.is_file() else None,
+        root=_root(start, certify),
         num_parameters=start.sizes.num_parameters,
         provenance=current_provenance(),
     )
+
+
+def _root(start: Start, certify: When) -> str | None:
+    """Root of the weights to start from: as its conversion has certified it, else found by all ranks together."""
+    path = start.path / CERTIFICATE_FILE
+    if start.format == "megatron":
+        return read_certificate(path).root if path.is_file() else None
+    certificate = certify_together(HuggingFaceReader(start.path), certify, str(start.path))
+    return certificate.root if certificate else None
 
 
 def _load_converted(start: Start, model: DistributedDataParallel) -> Probe:
