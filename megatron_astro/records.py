@@ -125,6 +125,24 @@ class ParityRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartRecord:
+    """What a run began from and the proof that its ranks hold that model (`start.json` in a run folder): its loss on the probe tokens,
+    in nats, beside that of the source, and what computed the latter. `root` where the source was certified.
+    """
+
+    path: str
+    format: str
+    probe_tokens: tuple[int, ...]
+    source_probe_loss: float
+    start_probe_loss: float
+    tolerance: float
+    proven_by: str
+    root: str | None
+    num_parameters: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeSource:
     """A model that went into a merge; the base has no weight, and only sparse methods have a density."""
 

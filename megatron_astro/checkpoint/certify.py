@@ -17,7 +17,6 @@ from torch import Tensor
 from megatron_astro.checkpoint.buffers import Buffers
 from megatron_astro.checkpoint.differences import describe_differences, find_differences
 from megatron_astro.checkpoint.digest import FORMAT, DataHash, in_order, weights_root
-from megatron_astro.checkpoint.distributed import DistributedReader
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.pieces import tensor_bytes
 from megatron_astro.checkpoint.reader import TensorSource, WeightReader, blocks
@@ -39,8 +38,6 @@ from megatron_astro.records import (
 logger = logging.getLogger(__name__)
 
 CERTIFICATE_FILE = "certificate.json"
-# Training certifies the checkpoints it saves up to this size of weights. The other ranks wait meanwhile.
-LARGEST_TRAINED_BYTES = 4_000_000_000
 
 
 def certify(reader: WeightReader, *, rounded_to: torch.dtype | None = None) -> CertificateRecord:
@@ -116,22 +113,6 @@ def write_conversion_certificate(
     certificate = replace(written, source=ends, logits=_summary(parity) if parity else None)
     write_record(folder / CERTIFICATE_FILE, certificate)
     return certificate
-
-
-def certify_trained(folder: Path) -> None:
-    """Write `certificate.json` into a training checkpoint just saved, if it is small enough; the log says which."""
-    reader = DistributedReader(folder)
-    num_bytes = sum(prod(shape) * reader.dtype(name).itemsize for name, shape in named_shapes(reader.sizes).items())
-    if num_bytes > LARGEST_TRAINED_BYTES:
-        logger.info(
-            "certificate: none, training does not wait for more than %.1f GB of weights and these are %.1f GB; use certify_checkpoint",
-            LARGEST_TRAINED_BYTES / 1e9,
-            num_bytes / 1e9,
-        )
-        return
-    certificate = certify(reader)
-    write_record(folder / CERTIFICATE_FILE, certificate)
-    logger.info("certificate: root %s", certificate.root)
 
 
 def read_certificate(path: Path) -> CertificateRecord:

@@ -138,8 +138,8 @@ def compare_logits(
         probe_tokens=tokens,
         max_abs_logit_difference=difference,
         tolerance=LOGIT_TOLERANCE,
-        source_probe_loss=_probe_loss(before, tokens),
-        target_probe_loss=_probe_loss(after, tokens),
+        source_probe_loss=probe_loss(before, tokens),
+        target_probe_loss=probe_loss(after, tokens),
         num_tensors=sum(len(group.names) for group in groups),
         num_parameters=sum(group.num_parameters for group in groups),
         provenance=current_provenance(),
@@ -160,7 +160,7 @@ def _logits(model: torch.nn.Module, tokens: tuple[int, ...], rounded_to: torch.d
     return logits.cpu()
 
 
-def _probe_loss(logits: Tensor, tokens: tuple[int, ...]) -> float:
+def probe_loss(logits: Tensor, tokens: tuple[int, ...]) -> float:
     """Mean next-token loss in nats over the s - 1 predicted tokens. [s, V] -> ()."""
     if len(tokens) < 2:
         return math.nan

@@ -6,7 +6,7 @@ maps, so that what is held in memory is what was asked for, and no state, so tha
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +20,8 @@ from megatron_astro.errors import CheckpointError
 Span = tuple[int, int]  # begin and end, the end not included
 SCRATCH_BYTES = 2**20  # on their way at a time, where a piece has some of a tensor's columns
 COMPARED_BYTES = 2**17  # at a time: what the comparison finds stays in the processor's cache
+# Parts of rows are read alone where they are at least a page of memory, which is what the system reads, and half of the row or less.
+LEAST_STRETCH = 4096
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,12 @@ def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out:
         begin = piece.begin + (shared[0] - piece.rows[0]) * piece.row_bytes
         row_bytes = (across[1] - across[0]) * out.element_size()
         if part.is_contiguous() and row_bytes == piece.row_bytes:
-            _read(piece.file, begin, tensor_bytes(part), name)
+            _read(piece.file, [(begin, tensor_bytes(part))], name)
+            continue
+        first = across[0] - piece.columns[0]
+        if LEAST_STRETCH <= row_bytes <= piece.row_bytes // 2:
+            starts = range(begin + first * out.element_size(), begin + part.shape[0] * piece.row_bytes, piece.row_bytes)
+            _read(piece.file, ((start, tensor_bytes(row)) for start, row in zip(starts, part, strict=True)), name)
             continue
         for top, bottom in row_blocks(part.shape, piece.row_bytes, SCRATCH_BYTES):
             _read_columns(piece, begin + top * piece.row_bytes, across, part[top:bottom], name)
@@ -120,6 +127,17 @@ def write_pieces(pieces: Sequence[Piece], rows: Span, block: Tensor, descriptors
             yield Written(piece.file, begin + top * piece.row_bytes, content)
 
 
+def write_rectangle(piece: Piece, rows: Span, columns: Span, block: Tensor, descriptor: int) -> None:
+    """Write `block` [rows, columns], contiguous, to its place in a piece that holds all of it; other ranks may write beside it."""
+    content, row_bytes = tensor_bytes(block), (columns[1] - columns[0]) * block.element_size()
+    begin = piece.begin + (rows[0] - piece.rows[0]) * piece.row_bytes + (columns[0] - piece.columns[0]) * block.element_size()
+    if row_bytes == piece.row_bytes:
+        _write(descriptor, begin, content)
+        return
+    for row in range(rows[1] - rows[0]):
+        _write(descriptor, begin + row * piece.row_bytes, content[row * row_bytes : (row + 1) * row_bytes])
+
+
 def row_blocks(shape: Sequence[int], row_bytes: int, block_bytes: int) -> Iterator[Span]:
     """A tensor's rows in blocks of at most `block_bytes`, or of one row if that is larger."""
     num_rows = shape[0]
@@ -132,7 +150,7 @@ def _read_columns(piece: Piece, begin: int, columns: Span, out: Tensor, name: st
     """Fill `out` with some columns of a piece, from the row that begins at `begin`: whole rows are read on the way."""
     last = (piece.columns[1] - piece.columns[0]) * out.element_size()  # the last row may end where the piece does
     stored = torch.empty(out.shape[0] * piece.row_bytes, dtype=torch.uint8)
-    _read(piece.file, begin, tensor_bytes(stored)[: stored.numel() - piece.row_bytes + last], name)
+    _read(piece.file, [(begin, tensor_bytes(stored)[: stored.numel() - piece.row_bytes + last])], name)
     first = columns[0] - piece.columns[0]
     out.copy_(stored.view(out.dtype).view(out.shape[0], -1)[:, first : first + out.shape[1]])
 
@@ -141,18 +159,24 @@ def _overlap(one: Span, other: Span) -> Span:
     return max(one[0], other[0]), min(one[1], other[1])
 
 
-def _read(file: Path, begin: int, content: memoryview, name: str) -> None:
+def _read(file: Path, stretches: Iterable[tuple[int, memoryview]], name: str) -> None:
+    """Fill each memory with the file's bytes from its begin on."""
     try:
         descriptor = os.open(file, os.O_RDONLY)
         try:
-            while len(content):
-                if not (count := os.preadv(descriptor, [content], begin)):
-                    raise CheckpointError(f"{file} is cut off inside {name}; fetch the file again")
-                content, begin = content[count:], begin + count
+            for begin, content in stretches:
+                _read_stretch(descriptor, begin, content, f"{file} is cut off inside {name}; fetch the file again")
         finally:
             os.close(descriptor)
     except OSError as error:
         raise CheckpointError(f"cannot read {name} from {file}: {error.strerror}; fetch the file again") from error
+
+
+def _read_stretch(descriptor: int, begin: int, content: memoryview, cut_off: str) -> None:
+    while len(content):
+        if not (count := os.preadv(descriptor, [content], begin)):
+            raise CheckpointError(cut_off)
+        content, begin = content[count:], begin + count
 
 
 def _write(descriptor: int, begin: int, content: memoryview) -> None:

@@ -19,10 +19,13 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from torch.distributed.checkpoint.api import CheckpointException
 
-from megatron_astro.checkpoint.certify import certify_trained
-from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.certify import CERTIFICATE_FILE
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER, DistributedReader
+from megatron_astro.checkpoint.huggingface import copy_model_files
+from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
+from megatron_astro.records import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +45,18 @@ class Progress:
 
 
 def save_training_state(
-    folder: Path, model: DistributedDataParallel, optimizer: MegatronOptimizer, progress: Progress, *, assets: Path
+    folder: Path,
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    progress: Progress,
+    *,
+    assets: Path,
+    certify: When = "auto",
 ) -> None:
-    """Write `folder` together with all ranks; `assets` (config.json, tokenizer) is copied in so that it converts by itself."""
+    """Write `folder` together with all ranks; `assets` (config.json, tokenizer) is copied in so that it converts by itself.
+
+    Where it is certified, all weights are read back first: a save that cannot be read never gets its name.
+    """
     partial = folder.with_name(folder.name + ".partial")
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -53,10 +65,13 @@ def save_training_state(
     state = _sharded_state(model, optimizer, loading=False)
     state["progress"] = asdict(progress)
     dist_checkpointing.save(state, str(partial), validate_access_integrity=False, content_metadata=dict(OPTIMIZER_FORMAT))
-    dist.barrier()
     if dist.get_rank() == 0:
-        shutil.copytree(assets, partial / MODEL_FILES_FOLDER)
-        certify_trained(partial)  # reads back what was written: a save that cannot be read never gets its name
+        copy_model_files(assets, partial / MODEL_FILES_FOLDER)
+    dist.barrier()
+    certificate = certify_together(DistributedReader(partial), certify, folder.name)
+    if dist.get_rank() == 0:
+        if certificate:
+            write_record(partial / CERTIFICATE_FILE, certificate)
         fsync_tree(partial)
         partial.rename(folder)
         fsync_path(folder.parent)

@@ -25,7 +25,8 @@ class ModelConfig:
     """The model to start from and the numbers it computes in."""
 
     init_from: Path
-    """Megatron checkpoint folder to start from, as convert_checkpoint writes it. A missing one is an error, never a random start."""
+    """Hugging Face folder or Megatron checkpoint folder to start from; which one is detected. A missing one is an error, never a random
+    start."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations (optimizer state is always float32)."""
     recompute: Literal["none", "full"] = "none"
@@ -142,6 +143,12 @@ class TrainingConfig:
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; 0: all."""
+    export_hf: Literal["never", "end", "every"] = "never"
+    """When to write a Hugging Face folder from the ranks' memory: after the last step (`hf/` in the run folder), or also with every
+    checkpoint (`hf_checkpoints/step_000100/`, as many as keep_checkpoints)."""
+    certify: Literal["auto", "always", "never"] = "auto"
+    """Whether the start, each checkpoint and each export get a certificate, the root of their weights, which all ranks hash together
+    from the files while training waits; auto: where a rank's share is at most 4 GB."""
 
     def __post_init__(self) -> None:
         _require_positive("training", steps=self.steps, save_every=self.save_every)

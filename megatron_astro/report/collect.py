@@ -3,7 +3,8 @@
 - `resolved.toml`, `metrics.jsonl`: configuration and optimizer steps; `heldout.jsonl`: held-out loss along the way
 - `layout.json`, `stages.json`: ranks, wall time of every stage
 - `parity.json`, there or in the checkpoint the run began from, and `hf/parity.json`: proofs of the conversions there and back;
-  `certificate.json` beside each: the root of the weights
+  `certificate.json` beside each and in the checkpoints that are kept: the root of the weights
+- `start.json`: what the run began from, and the proof that it did
 - `evaluation/heldout_{before,after,difference}.json`: loss on held-out documents
 - `evaluation/{before,after,difference}_{answer_text,letter}.json`: exams
 - `generation.json`: a sentence continued before and after
@@ -28,6 +29,7 @@ from megatron_astro.records import (
     LayoutRecord,
     ParityRecord,
     StagesRecord,
+    StartRecord,
     StepMetrics,
     read_lines,
     read_record,
@@ -82,6 +84,9 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
         exam={method: exam_result(comparison, *_sittings(folder, method)) for method, comparison in comparisons.items()},
         train=_training(config, steps, _datasets(config, run), points),
         parity=_parity(config, run),
+        start=_start(folder),
+        checkpoint_roots=_checkpoint_roots(folder / "checkpoints"),
+        exported_root=_root(folder / "hf"),
         layout=run.optional("layout.json", LayoutRecord, "the layout over ranks"),
         wall_seconds=_wall_seconds(run),
         continuation=read_record(path, Continuation) if (path := folder / "generation.json").exists() else None,
@@ -178,7 +183,9 @@ def _parity(config: RunConfig, run: RunFolder) -> Parity | None:
     """The proof in the run folder, else the one in the checkpoint the run began from."""
     there = next((path for path in (run.path / "parity.json", config.model.init_from / "parity.json") if path.exists()), None)
     if there is None:
-        run.missing.append("the proof of the conversion (no parity.json in the run folder or the checkpoint it began from)")
+        start = _start(run.path)
+        if start is None or start.format == "megatron":  # a Hugging Face folder that was started from was never converted
+            run.missing.append("the proof of the conversion (no parity.json in the run folder or the checkpoint it began from)")
         return None
     proof = read_record(there, ParityRecord)
     back = run.path / "hf/parity.json"
@@ -188,8 +195,19 @@ def _parity(config: RunConfig, run: RunFolder) -> Parity | None:
         num_parameters=proof.num_parameters,
         back=read_record(back, ParityRecord).max_abs_logit_difference if back.exists() else None,
         root=_root(there.parent),
-        back_root=_root(back.parent),
     )
+
+
+def _start(folder: Path) -> StartRecord | None:
+    """What the run began from, where it has written it down."""
+    path = folder / "start.json"
+    return read_record(path, StartRecord) if path.exists() else None
+
+
+def _checkpoint_roots(checkpoints: Path) -> dict[str, str]:
+    """Root of each certified checkpoint, in order."""
+    found = {path.name: _root(path) for path in sorted(checkpoints.glob("step_*")) if not path.name.endswith(".partial")}
+    return {name: root for name, root in found.items() if root}
 
 
 def _root(folder: Path) -> str | None:

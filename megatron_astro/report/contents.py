@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from megatron_astro.exam_records import Continuation, GroupContrast
-from megatron_astro.records import HeldoutPoint, LayoutRecord
+from megatron_astro.records import HeldoutPoint, LayoutRecord, StartRecord
 
 Verdict = Literal["improved", "got_worse", "not_shown"]
 
@@ -127,8 +127,6 @@ class Parity:
     """Largest logit difference of the conversion back after training, where its proof is kept."""
     root: str | None
     """Root of the weights the run began from, where they were certified: `tools/certify_checkpoint.py` finds it in any format."""
-    back_root: str | None
-    """Root of the trained weights once converted back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +148,12 @@ class Report:
     exam: dict[str, ExamResult]
     train: Training
     parity: Parity | None
+    start: StartRecord | None
+    """What the run began from and how it was proven to hold it."""
+    checkpoint_roots: dict[str, str]
+    """Roots of the weights of the checkpoints that are kept, by name, where they were certified."""
+    exported_root: str | None
+    """Root of the trained weights in the run's Hugging Face folder, where it was certified."""
     layout: LayoutRecord | None
     wall_seconds: dict[str, float]
     continuation: Continuation | None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from megatron_astro.records import StartRecord
 from megatron_astro.report.contents import CHANCE, Report
 from megatron_astro.report.formatting import (
     count,
@@ -70,8 +71,9 @@ def training_table(report: Report) -> Table:
         rows += [("Model before", report.models.before), ("Model after", report.models.after)]
     if report.parity:
         rows.append(("Conversion", _conversion(report)))
-        roots = (("Root of the weights before", report.parity.root), ("Root of the weights after", report.parity.back_root))
-        rows += [(name, root) for name, root in roots if root]
+    if report.start:
+        rows.append(("Began from", _start(report.start)))
+    rows += _roots(report)
     return Table(caption="How the model was trained", heading=("What", "Value"), rows=tuple(rows))
 
 
@@ -133,6 +135,24 @@ def _layout(report: Report) -> str:
         f"{layout.world_size} ranks: tensor parallel {layout.tp}, pipeline parallel {layout.pp} ({stages} layers), "
         f"data parallel {layout.dp}" + "".join(f", {extra}" for extra in extras)
     )
+
+
+def _start(start: StartRecord) -> str:
+    return (
+        f"{start.path} ({start.format}): loss {start.start_probe_loss:.4f} nats per token on the probe text before the first step, "
+        f"{start.source_probe_loss:.4f} by {start.proven_by} (allowed difference {start.tolerance:g})"
+    )
+
+
+def _roots(report: Report) -> list[tuple[str, str]]:
+    """Of the weights before, in each checkpoint that is kept, and after."""
+    before = report.start.root if report.start else None
+    if report.parity:
+        before = before or report.parity.root
+    rows = [("Root of the weights before", before)]
+    rows += [(f"Root of checkpoint {name}", root) for name, root in report.checkpoint_roots.items()]
+    rows.append(("Root of the weights after", report.exported_root))
+    return [(name, root) for name, root in rows if root]
 
 
 def _conversion(report: Report) -> str:

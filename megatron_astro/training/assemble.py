@@ -13,18 +13,14 @@ from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
-from megatron_astro.checkpoint.huggingface import read_config
-from megatron_astro.checkpoint.parity import PARITY_FILE
 from megatron_astro.checkpoint.training_state import (
     Progress,
     load_training_state,
-    load_weights,
     newest_checkpoint,
 )
-from megatron_astro.config.run import DataConfig, ModelConfig, RunConfig
+from megatron_astro.config.run import DataConfig, RunConfig
 from megatron_astro.data.samples import SampleStream, heldout_documents, open_sample_stream
-from megatron_astro.errors import CheckpointError, ConfigError, DataError
+from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.model.build import DTYPES, build_stage
 from megatron_astro.model.operations import select_operations
 from megatron_astro.model.sizes import LlamaSizes
@@ -32,9 +28,10 @@ from megatron_astro.ops.adamw import ADAMW, adamw_fused
 from megatron_astro.parallel.launch import World
 from megatron_astro.parallel.plan import ParallelPlan, make_plan
 from megatron_astro.provenance import file_sha256
-from megatron_astro.records import LayoutRecord, ParityRecord, read_record
+from megatron_astro.records import LayoutRecord, write_record
 from megatron_astro.training.optimizer import build_optimizer
-from megatron_astro.training.validation import Tokens, check_start
+from megatron_astro.training.start import START_FILE, Start, begin_from, open_start
+from megatron_astro.training.validation import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +42,7 @@ class Run:
 
     config: RunConfig
     world: World
+    start: Start
     plan: ParallelPlan
     model: DistributedDataParallel
     optimizer: MegatronOptimizer
@@ -74,9 +72,12 @@ class Run:
         )
 
 
-def plan_run(config: RunConfig, world_size: int) -> tuple[LlamaSizes, ParallelPlan]:
+def plan_run(config: RunConfig, world_size: int) -> tuple[Start, ParallelPlan]:
     """Read the model's shape and check the layout and the batch against it; needs no process group and loads no weights."""
-    sizes = read_sizes(config.model.init_from)
+    start = open_start(config.model.init_from)
+    sizes = start.sizes
+    if newest_checkpoint(config.run_folder / "checkpoints") is None:
+        start.check()
     plan = make_plan(
         config.parallel, world_size, num_layers=sizes.num_layers, num_heads=sizes.num_heads, num_kv_heads=sizes.num_kv_heads
     )
@@ -89,22 +90,12 @@ def plan_run(config: RunConfig, world_size: int) -> tuple[LlamaSizes, ParallelPl
         raise ConfigError(
             f"data.seq_length {config.data.seq_length} is not divisible by parallel.tp = {plan.tp} (sequence parallelism)"
         )
-    return sizes, plan
+    return start, plan
 
 
-def read_sizes(checkpoint: Path) -> LlamaSizes:
-    """The shape of the model in a Megatron checkpoint, from the Hugging Face configuration kept beside its tensors."""
-    path = checkpoint / MODEL_FILES_FOLDER / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"model.init_from {checkpoint} is not a Megatron checkpoint made by convert_checkpoint: {path} does not exist; "
-            "convert a Hugging Face folder first"
-        )
-    return LlamaSizes.from_hf_config(read_config(path.parent))
-
-
-def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelPlan) -> Run:
+def assemble(config: RunConfig, world: World, start: Start, plan: ParallelPlan) -> Run:
     """Open the data, build this rank's model and optimizer, load the newest checkpoint or the verified start."""
+    sizes = start.sizes
     samples = _open_samples(config, sizes)
     fingerprint = data_fingerprint(config.data, _num_samples(config))
     model = _build_model(config, world.device, sizes, plan)
@@ -117,7 +108,9 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
     )
     checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
     if checkpoint is None:
-        start_from(config.model, model, optimizer, plan)
+        record = begin_from(start, config.model, model, optimizer, plan, config.training.certify)
+        if world.rank == 0:
+            write_record(config.run_folder / START_FILE, record)
         progress = Progress(step=0, consumed_samples=0, consumed_tokens=0, data_fingerprint=fingerprint)
     else:
         progress = load_training_state(checkpoint, model, optimizer)
@@ -130,6 +123,7 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
     return Run(
         config=config,
         world=world,
+        start=start,
         plan=plan,
         model=model,
         optimizer=optimizer,
@@ -137,20 +131,6 @@ def assemble(config: RunConfig, world: World, sizes: LlamaSizes, plan: ParallelP
         heldout=_read_heldout(config.data, sizes),
         progress=progress,
     )
-
-
-def start_from(config: ModelConfig, model: DistributedDataParallel, optimizer: MegatronOptimizer, plan: ParallelPlan) -> None:
-    """Load the starting weights and prove, by the loss on the conversion's probe, that they are what was converted."""
-    path = config.init_from / PARITY_FILE
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist, so nothing proves the start: {config.init_from} is a checkpoint of a training run, or was converted "
-            "without comparing logits; convert it (or its Hugging Face folder) with --verification logits and a --max-ram that fits it"
-        )
-    parity = read_record(path, ParityRecord)
-    load_weights(config.init_from, model)
-    check_start(model, parity, plan, config.start_tolerance)
-    optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded
 
 
 def data_fingerprint(config: DataConfig, num_samples: int) -> str:

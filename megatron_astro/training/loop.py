@@ -12,7 +12,9 @@ from pathlib import Path
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.export import export_hugging_face
 from megatron_astro.checkpoint.training_state import newest_checkpoint, remove_old_checkpoints, save_training_state
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
@@ -32,6 +34,7 @@ from megatron_astro.training.validation import windowed_loss
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_STEPS = 10
+EXPORT_FOLDER, EXPORTS_FOLDER = "hf", "hf_checkpoints"
 
 
 def train(config: RunConfig) -> str:
@@ -40,14 +43,14 @@ def train(config: RunConfig) -> str:
     configure_logging(world.rank, world.size)
     try:
         make_folder(config.run_folder)
-        sizes, plan = plan_run(config, world.size)
+        start, plan = plan_run(config, world.size)
     except (CheckpointError, ConfigError, ParallelError):
         if world.local_rank != 0:
             raise SystemExit(2) from None  # every rank of a node finds the same fault; one says it. Nodes may see other folders.
         raise
     timeout = config.parallel.timeout_minutes
     with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
-        run = assemble(config, world, sizes, plan)
+        run = assemble(config, world, start, plan)
         if world.rank == 0 and run.progress.step < config.training.steps:  # a finished run keeps the options it was trained with
             _note_options(config)
             write_record(config.run_folder / "layout.json", run.layout)
@@ -64,6 +67,7 @@ class TrainingLoop:
         self._is_first_rank = run.world.rank == 0
         self._skipped_in_a_row = 0
         folder = run.config.run_folder
+        _refuse_to_replace_export(run)
         if self._is_first_rank:
             forget_after(folder, self.progress.step)
         dist.barrier()
@@ -92,6 +96,7 @@ class TrainingLoop:
                 self._save()
             if stopped_by:
                 break
+        self._export_at_the_end()
         stop.close()
         self._close()
         return self._closing_line(stopped_by)
@@ -182,12 +187,35 @@ class TrainingLoop:
 
     def _save(self) -> None:
         folder = self.run.checkpoints / f"step_{self.progress.step:06d}"
-        came_from = newest_checkpoint(self.run.checkpoints) or self.run.config.model.init_from
-        assets = came_from / MODEL_FILES_FOLDER
-        save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets)
+        newest = newest_checkpoint(self.run.checkpoints)
+        assets = newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files
+        certify = self.run.config.training.certify
+        save_training_state(folder, self.run.model, self.run.optimizer, self.progress, assets=assets, certify=certify)
         if self._is_first_rank:
             logger.info("checkpoint: %s", folder)
             remove_old_checkpoints(self.run.checkpoints, self.run.config.training.keep_checkpoints)
+        if self.run.config.training.export_hf == "every" and self.progress.step < self.run.config.training.steps:
+            self._export(self.run.config.run_folder / EXPORTS_FOLDER / folder.name)
+            if self._is_first_rank:
+                remove_old_checkpoints(self.run.config.run_folder / EXPORTS_FOLDER, self.run.config.training.keep_checkpoints)
+
+    def _export_at_the_end(self) -> None:
+        """Write `hf/` after the last step, also where a run was interrupted between its last checkpoint and this."""
+        training, folder = self.run.config.training, self.run.config.run_folder / EXPORT_FOLDER
+        if training.export_hf != "never" and self.progress.step == training.steps and not folder.exists():
+            self._export(folder)
+
+    def _export(self, folder: Path) -> None:
+        newest = newest_checkpoint(self.run.checkpoints)
+        certificate = newest / CERTIFICATE_FILE if newest else None
+        export_hugging_face(
+            folder,
+            self.run.model.module,
+            self.run.start.sizes,
+            model_files=newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files,
+            certify=self.run.config.training.certify,
+            expected_root=read_certificate(certificate).root if certificate and certificate.is_file() else None,
+        )
 
     def _close(self) -> None:
         for log in (self._metrics, self._heldout, self._ledger):
@@ -200,6 +228,13 @@ class TrainingLoop:
             f"training {how}: step {self.progress.step} of {self.run.config.training.steps}, {self.progress.consumed_tokens} tokens, "
             f"checkpoint {self.run.checkpoints / f'step_{self.progress.step:06d}'}"
         )
+
+
+def _refuse_to_replace_export(run: Run) -> None:
+    """Say before training, not after it, that the place of the model to be exported is taken."""
+    training, folder = run.config.training, run.config.run_folder / EXPORT_FOLDER
+    if training.export_hf != "never" and run.progress.step < training.steps and folder.exists():
+        raise ConfigError(f"{folder} exists already, and training.export_hf is {training.export_hf!r}; move it away first")
 
 
 def _note_options(config: RunConfig) -> None:

@@ -5,6 +5,7 @@ Shapes: b micro-batch (1 here), s window length.
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from megatron_astro.data.loader import Batch
 from megatron_astro.errors import CheckpointError
 from megatron_astro.parallel.plan import ParallelPlan
-from megatron_astro.records import ParityRecord
 from megatron_astro.training.loss import lm_forward
 from megatron_astro.training.step import mean_loss
 
@@ -55,17 +55,28 @@ def cut_windows(document: Tokens, seq_length: int) -> Iterator[Tokens]:
         yield document[start : start + seq_length + 1]
 
 
-def check_start(model: DistributedDataParallel, parity: ParityRecord, plan: ParallelPlan, tolerance: float) -> float:
-    """Compare the loss on the conversion's probe with the source model's; CheckpointError when they differ: do not train from it."""
-    probe = np.asarray(parity.probe_tokens, dtype=np.int64)
-    loss = windowed_loss(model, [probe] * plan.dp, plan, len(probe) - 1)
-    difference = abs(loss - parity.source_probe_loss)
+@dataclass(frozen=True)
+class Probe:
+    """Tokens, the loss (nats per token) that the model to start from has on them, and what computed it."""
+
+    tokens: tuple[int, ...]
+    loss: float
+    computed_by: str
+
+
+def check_start(model: DistributedDataParallel, probe: Probe, plan: ParallelPlan, tolerance: float) -> float:
+    """Compare the loss on the probe with the source model's; CheckpointError when they differ: do not train from it."""
+    tokens = np.asarray(probe.tokens, dtype=np.int64)
+    loss = windowed_loss(model, [tokens] * plan.dp, plan, len(tokens) - 1)
+    difference = abs(loss - probe.loss)
     if not difference <= tolerance:
         raise CheckpointError(
-            f"the model to start from is not the one that was converted: its loss on the probe text is {loss:.4f} nats per token, "
-            f"its source's was {parity.source_probe_loss:.4f} (allowed difference {tolerance}); convert the checkpoint again"
+            f"the model to start from is not the one that was read: its loss on the probe text is {loss:.4f} nats per token, "
+            f"its source's was {probe.loss:.4f} by {probe.computed_by} (allowed difference {tolerance}); fetch or convert it again"
         )
-    logger.info("start: loss on the probe %.4f, source model %.4f, difference %.1e", loss, parity.source_probe_loss, difference)
+    logger.info(
+        "start: loss on the probe %.4f, source model %.4f by %s, difference %.1e", loss, probe.loss, probe.computed_by, difference
+    )
     return loss
 
 

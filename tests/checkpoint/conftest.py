@@ -181,3 +181,23 @@ def saved_by_megatron(family_folder, megatron_of, in_megatron, tmp_path_factory)
         for layout in ("tp2pp1", "tp1pp2"):
             shutil.copytree(source / "huggingface", target / ("gqa" if source == gqa else "tied") / layout / "huggingface")
     return target
+
+
+# 12 query and 6 key/value heads, 306 tokens: tp 2 and 3 divide them all.
+DIVISIBLE = {"vocab_size": 306, "hidden_size": 96, "num_attention_heads": 12, "num_key_value_heads": 6}
+
+
+@pytest.fixture(scope="session")
+def spread(tmp_path_factory, megatron_of, in_megatron):
+    """Load and export a LLaMA at every layout a number of ranks allows; the folder of what came of it, with the source in `hf`."""
+    done = {}
+
+    def run(ranks, *, tied):
+        if (ranks, tied) not in done:
+            target = tmp_path_factory.mktemp("spread")
+            save_llama(target / "hf", tie_word_embeddings=tied, **DIVISIBLE)
+            in_megatron(("slices", megatron_of(target / "hf"), target), ranks=ranks)
+            done[ranks, tied] = target
+        return done[ranks, tied]
+
+    return run

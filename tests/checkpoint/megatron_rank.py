@@ -3,7 +3,9 @@
 
 `resave` loads a checkpoint into megatron-core's own GPTModel (local spec) at each layout the world allows and saves it again with
 megatron-core's own `save`. `train` loads one into our model, makes an optimizer step and saves a training checkpoint; the weights then
-lie in `weights.pt`. `logits` writes what our model computes when tensor-parallel ranks share it.
+lie in `weights.pt`. `slices` loads the Hugging Face folder `TARGET/hf` at each layout the world allows, notes which parameters are not
+those that megatron-core loads from FOLDER, and exports the model to `TARGET/LAYOUT_DTYPE`. `logits` writes what our model computes when
+tensor-parallel ranks share it.
 """
 
 import json
@@ -85,6 +87,35 @@ def train(folder, target, sizes, world):
             torch.save(model.module.state_dict(), target / "weights.pt")
 
 
+LAYOUTS = {
+    1: {"one": {}},
+    2: {"tp2": {"tp": 2}, "pp2": {"pp": 2}, "pp2_uneven": {"pp": 2, "first_stage_layers": 3}, "dp2": {}},
+    3: {"tp3": {"tp": 3}},
+    4: {"tp2_pp2": {"tp": 2, "pp": 2}, "tp2_dp2": {"tp": 2}},
+}
+
+
+def slices(folder, target, sizes, world):
+    from megatron_astro.checkpoint.export import export_hugging_face
+    from megatron_astro.checkpoint.huggingface import HuggingFaceReader
+    from megatron_astro.checkpoint.sharded_model import load_slices
+
+    heads = {"num_layers": sizes.num_layers, "num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
+    for name, options in LAYOUTS[world.size].items():
+        plan = make_plan(ParallelConfig(**options), world.size, **heads)
+        with model_parallel_groups(plan.tp, plan.pp):
+            for dtype in ("float32", "bfloat16"):
+                model, other = (build_stage(sizes, plan, dtype=dtype) for _ in range(2))
+                for parameter in model.parameters():
+                    parameter.data.fill_(float("nan"))
+                load_slices(HuggingFaceReader(target / "hf"), model, sizes)
+                other.load_state_dict(dist_checkpointing.load(other.sharded_state_dict(), str(folder)))
+                ours, theirs = dict(model.named_parameters()), dict(other.named_parameters())
+                wrong = [key for key in theirs if not torch.equal(ours[key], theirs[key])]
+                (target / f"{name}_{dtype}_{world.rank}.json").write_text(json.dumps([sorted(ours), wrong]))
+                export_hugging_face(target / f"{name}_{dtype}", model, sizes, model_files=target / "hf", shard_bytes=200_000)
+
+
 def logits(folder, target, sizes, world):
     with model_parallel_groups(tp=world.size):
         model = build_stage(sizes, plan_for(sizes, world.size, world), dtype="float32")
@@ -106,7 +137,7 @@ def plan_for(sizes, tp, world):
 
 def main(arguments):
     cpu_support.install()
-    commands = {"resave": resave, "train": train, "logits": logits}
+    commands = {"resave": resave, "train": train, "slices": slices, "logits": logits}
     with joined_world() as world:
         for command, folder, target in zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
             sizes = LlamaSizes.from_hf_config(json.loads((Path(folder) / "huggingface/config.json").read_text()))

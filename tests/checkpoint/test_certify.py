@@ -1,5 +1,4 @@
 import json
-import logging
 import shutil
 from dataclasses import asdict, replace
 
@@ -9,9 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from megatron_astro.checkpoint import certify as module
 from megatron_astro.checkpoint import reader as reader_module
-from megatron_astro.checkpoint.certify import certify, certify_trained, read_certificate, write_conversion_certificate
+from megatron_astro.checkpoint.certify import certify, read_certificate, write_conversion_certificate
 from megatron_astro.checkpoint.conversion_plan import open_checkpoint
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.differences import find_differences
@@ -91,19 +89,6 @@ def test_a_training_checkpoint_carries_its_root(saved_by_megatron, family_folder
     convert(trained, tmp_path / "hf", verification="headers")
     assert certificate.root == root(trained) == root(tmp_path / "hf") != root(family_folder("gqa"))
     assert certificate.source is None
-
-
-def test_a_training_checkpoint_too_large_to_wait_for_says_so(saved_by_megatron, tmp_path, monkeypatch, caplog):
-    folder = shutil.copytree(saved_by_megatron / "trained", tmp_path / "step")
-    (folder / "certificate.json").unlink()
-    with caplog.at_level(logging.INFO):
-        monkeypatch.setattr(module, "LARGEST_TRAINED_BYTES", 4 * certify(open_checkpoint(folder)).num_parameters - 1)
-        certify_trained(folder)
-        assert "use certify_checkpoint" in caplog.text
-        assert not (folder / "certificate.json").exists()
-        monkeypatch.setattr(module, "LARGEST_TRAINED_BYTES", module.LARGEST_TRAINED_BYTES + 1)
-        certify_trained(folder)
-    assert (folder / "certificate.json").exists()
 
 
 def test_shards_do_not_matter(sharded, weights, tmp_path):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers, read_pieces, row_blocks, same_bytes, whole, write_pieces
+from megatron_astro.checkpoint.pieces import (
+    LEAST_STRETCH,
+    Piece,
+    StoredTensor,
+    covers,
+    read_pieces,
+    row_blocks,
+    same_bytes,
+    whole,
+    write_pieces,
+    write_rectangle,
+)
 from megatron_astro.errors import CheckpointError
 
 ROWS, COLUMNS = 7, 6
@@ -62,6 +74,33 @@ def test_bytes_are_compared_not_numbers(monkeypatch):
     assert not same_bytes(numbers, torch.cat([numbers[:4], numbers[:1]]))
     assert not same_bytes(numbers, numbers[:4])
     assert not same_bytes(numbers[:4], numbers)
+
+
+@pytest.mark.parametrize("columns", [(0, 1024), (1024, 2048), (7, 1031), (7, 1030), (3, 2048), (0, 4096)])
+def test_columns_are_read_alone_only_where_that_spares_pages(tmp_path, monkeypatch, columns):
+    matrix, read = torch.arange(5 * 4096, dtype=torch.float32).reshape(5, 4096), []
+    (tmp_path / "a").write_bytes(matrix.numpy().tobytes())
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *arguments: read.append(preadv(*arguments)) or read[-1])
+    stored = StoredTensor(torch.float32, (5, 4096), (whole(tmp_path / "a", 0, (5, 4096), torch.float32),))
+    out = torch.empty(3, columns[1] - columns[0])
+    read_pieces("a", stored, (1, 4), columns, out)
+    assert torch.equal(out, matrix[1:4, slice(*columns)])
+    wanted = (columns[1] - columns[0]) * 4
+    assert read == ([wanted] * 3 if LEAST_STRETCH <= wanted <= 8192 else [3 * 16384])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(*spans)
+def test_a_rectangle_is_written_and_nothing_beside_it(tmp_path, rows, columns):
+    path, shape = tmp_path / "a", (ROWS, COLUMNS)
+    expected = torch.zeros(shape)
+    path.write_bytes(b"head" + expected.numpy().tobytes())
+    block = torch.rand(rows[1] - rows[0], columns[1] - columns[0]) + 1
+    with path.open("r+b") as stream:
+        write_rectangle(whole(path, 4, shape, torch.float32), tuple(rows), tuple(columns), block, stream.fileno())
+    expected[slice(*rows), slice(*columns)] = block
+    assert path.read_bytes() == b"head" + expected.numpy().tobytes()
 
 
 def test_pieces_that_leave_a_hole_do_not_cover(quarters):

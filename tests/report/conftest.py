@@ -19,6 +19,7 @@ from megatron_astro.records import (
     Provenance,
     StageSeconds,
     StagesRecord,
+    StartRecord,
     StepMetrics,
     to_plain,
     write_record,
@@ -194,3 +195,20 @@ def make_run_folder(folder, taught=(30, 45, 5), control=(10, 3, 2), loss_shift=-
 @pytest.fixture
 def make_run(tmp_path):
     return lambda **outcome: make_run_folder(tmp_path / "run", **outcome)
+
+
+@pytest.fixture
+def add_start():
+    """Give a run folder the record of its start and checkpoints: two certified ones, one that is not, one that is unfinished."""
+
+    def add(folder, start_format):
+        start = StartRecord(
+            path="base", format=start_format, probe_tokens=(1, 2), source_probe_loss=2.1234, start_probe_loss=2.1235, tolerance=0.02,
+            proven_by="transformers", root="f" * 64, num_parameters=2, provenance=PROVENANCE,
+        )  # fmt: skip
+        write_record(folder / "start.json", start)
+        for name, root in (("step_000002", "c"), ("step_000001", "d"), ("step_000003.partial", "e")):
+            write_record(folder / "checkpoints" / name / "certificate.json", certificate_record(root * 64))
+        (folder / "checkpoints/step_000004").mkdir()
+
+    return add

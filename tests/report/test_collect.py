@@ -5,6 +5,7 @@ import pytest
 from megatron_astro.errors import DataError
 from megatron_astro.records import write_record
 from megatron_astro.report.collect import collect_report, read_steps
+from megatron_astro.report.tables import training_table
 
 
 def test_everything_asked_of_report_json_is_there(make_run, tmp_path):
@@ -21,7 +22,7 @@ def test_everything_asked_of_report_json_is_there(make_run, tmp_path):
         assert exam["difference"]["low"][group] < mean < exam["difference"]["high"][group]
     assert plain["train"]["tokens"] == 61_440
     assert plain["parity"]["max_abs_logit_difference"] == 3.1e-5
-    assert (plain["parity"]["root"], plain["parity"]["back_root"]) == ("b" * 64, "a" * 64)
+    assert (plain["parity"]["root"], plain["exported_root"]) == ("b" * 64, "a" * 64)
     assert (plain["layout"]["tp"], plain["layout"]["pp"], plain["layout"]["dp"]) == (1, 2, 1)
     assert plain["wall_seconds"]["training"] == 9.5 * len("training")
     assert plain["missing"] == []
@@ -94,9 +95,29 @@ def test_a_parity_of_the_run_itself_comes_first(make_run):
     folder = make_run()
     proof = json.loads((folder / "base/parity.json").read_text())
     (folder / "parity.json").write_text(json.dumps(proof | {"max_abs_logit_difference": 1e-6}))
-    parity = collect_report(folder)[0].parity
-    assert (parity.max_abs_logit_difference, parity.back) == (1e-6, 2.4e-5)
-    assert (parity.root, parity.back_root) == (None, "a" * 64)
+    report = collect_report(folder)[0]
+    assert (report.parity.max_abs_logit_difference, report.parity.back) == (1e-6, 2.4e-5)
+    assert (report.parity.root, report.exported_root) == (None, "a" * 64)
+
+
+@pytest.mark.parametrize(("start_format", "num_missing"), [("huggingface", 0), ("megatron", 1)])
+def test_a_start_from_a_folder_needs_no_conversion(make_run, add_start, start_format, num_missing):
+    folder = make_run()
+    (folder / "base/parity.json").unlink()
+    add_start(folder, start_format)
+    report, _ = collect_report(folder)
+    assert report.parity is None
+    assert len(report.missing) == num_missing
+    rows = dict(training_table(report).rows)
+    assert rows["Began from"].startswith(f"base ({start_format}): loss 2.1235 nats per token on the probe text")
+    assert "2.1234 by transformers (allowed difference 0.02)" in rows["Began from"]
+    roots = {name: root[0] for name, root in rows.items() if name.startswith("Root of")}
+    assert roots == {
+        "Root of the weights before": "f",
+        "Root of checkpoint step_000001": "d",
+        "Root of checkpoint step_000002": "c",
+        "Root of the weights after": "a",
+    }
 
 
 @pytest.mark.parametrize("name", ["resolved.toml", "metrics.jsonl"])

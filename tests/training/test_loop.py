@@ -192,7 +192,7 @@ def test_resolved_options_load_as_a_preset(tmp_path, train, one_rank):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--model.init-from", "no/such/folder"), "model.init_from no/such/folder is not a Megatron checkpoint"),
+        (("--model.init-from", "no/such/folder"), "model.init_from: no/such/folder does not exist"),
         (("--data.prefixes", "no/such/data"), "no/such/data"),
         (("--parallel.tp", 5), "the model's 12 attention heads are not divisible by parallel.tp = 5"),
         (("--parallel.pp", 2), "1 ranks cannot be split"),
@@ -222,7 +222,7 @@ def test_a_start_with_another_loss_is_refused(tmp_path, train, tiny_start):
     (other / "parity.json").write_text(json.dumps(parity))
     done = train(tmp_path / "run", "--model.init-from", other, fails=True)
     assert done.returncode == 2
-    assert "the model to start from is not the one that was converted" in done.stderr
+    assert "the model to start from is not the one that was read" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""What a run begins from: a Megatron checkpoint or a Hugging Face folder, loaded at this run's layout and proven to be that model.
+
+The proof is a loss: before the first step, the run's own loss on a fixed text (`checkpoint/parity.py`) must be that of the model it began
+from, within `model.start_tolerance`. A Megatron checkpoint carries that loss from its conversion (`parity.json`); for a Hugging Face folder
+rank 0 computes it with transformers' own layers (`checkpoint/probe.py`). A weight out of place, a wrong norm or rotary setting, or another
+model moves it; what float32 or bfloat16 rounding does stays below. `start.json` in the run folder says what was proven.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer
+
+from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
+from megatron_astro.checkpoint.conversion_plan import detect_format
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader, read_config
+from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.parity import PARITY_FILE, probe_tokens
+from megatron_astro.checkpoint.probe import hugging_face_probe_loss
+from megatron_astro.checkpoint.sharded_model import load_slices
+from megatron_astro.checkpoint.shared_certificate import When, certify_together
+from megatron_astro.checkpoint.training_state import load_weights
+from megatron_astro.config.run import ModelConfig
+from megatron_astro.errors import CheckpointError
+from megatron_astro.model.sizes import LlamaSizes
+from megatron_astro.parallel.plan import ParallelPlan
+from megatron_astro.provenance import current_provenance
+from megatron_astro.records import ParityRecord, StartRecord, read_record
+from megatron_astro.training.validation import Probe, check_start
+
+logger = logging.getLogger(__name__)
+
+StartFormat = Literal["huggingface", "megatron"]
+
+START_FILE = "start.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to begin from, whose format and configuration were read."""
+
+    path: Path
+    format: StartFormat
+    sizes: LlamaSizes
+
+    @property
+    def model_files(self) -> Path:
+        """Folder of its config.json and tokenizer."""
+        return model_files(self.path, self.format)
+
+    def check(self) -> None:
+        """CheckpointError when a Hugging Face folder's headers say it is not complete; loading checks a Megatron checkpoint."""
+        if self.format == "huggingface":
+            HuggingFaceReader(self.path)
+
+
+def open_start(path: Path) -> Start:
+    """Tell what is to be started from; CheckpointError when it is neither a Megatron checkpoint nor a Hugging Face folder."""
+    try:
+        found = detect_format(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.init_from: {error}") from error
+    if found == "gguf":
+        raise CheckpointError(f"model.init_from: {path} is a GGUF file; make a Hugging Face folder of it with convert_checkpoint")
+    if found == "megatron-legacy":
+        raise CheckpointError(
+            f"model.init_from: {path} is a legacy Megatron checkpoint; convert it to megatron with convert_checkpoint"
+        )
+    return Start(path, found, LlamaSizes.from_hf_config(read_config(model_files(path, found))))
+
+
+def model_files(path: Path, checkpoint_format: StartFormat) -> Path:
+    """Where a checkpoint of a format has its config.json and tokenizer."""
+    return path / MODEL_FILES_FOLDER if checkpoint_format == "megatron" else path
+
+
+def begin_from(
+    start: Start,
+    config: ModelConfig,
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    plan: ParallelPlan,
+    certify: When = "auto",
+) -> StartRecord:
+    """Load the starting weights, each rank only its own, and prove by the loss on the probe that they are what `start` holds."""
+    probe = _load_converted(start, model) if start.format == "megatron" else _load_folder(start, model)
+    loss = check_start(model, probe, plan, config.start_tolerance)
+    optimizer.reload_model_params()  # the float32 master copies were made before the weights were loaded
+    return StartRecord(
+        path=str(start.path),
+        format=start.format,
+        probe_tokens=probe.tokens,
+        source_probe_loss=probe.loss,
+        start_probe_loss=loss,
+        tolerance=config.start_tolerance,
+        proven_by=probe.computed_by,
+        root=_root(start, certify),
+        num_parameters=start.sizes.num_parameters,
+        provenance=current_provenance(),
+    )
+
+
+def _root(start: Start, certify: When) -> str | None:
+    """Root of the weights to start from: as its conversion has certified it, else found by all ranks together."""
+    path = start.path / CERTIFICATE_FILE
+    if start.format == "megatron":
+        return read_certificate(path).root if path.is_file() else None
+    certificate = certify_together(HuggingFaceReader(start.path), certify, str(start.path))
+    return certificate.root if certificate else None
+
+
+def _load_converted(start: Start, model: DistributedDataParallel) -> Probe:
+    path = start.path / PARITY_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist, so nothing proves the start: {start.path} is a checkpoint of a training run, or was converted "
+            "without comparing logits; convert it (or its Hugging Face folder) with --verification logits and a --max-ram that fits it, "
+            "or start from its Hugging Face folder"
+        )
+    parity = read_record(path, ParityRecord)
+    load_weights(start.path, model)
+    return Probe(parity.probe_tokens, parity.source_probe_loss, f"the conversion of {parity.source}")
+
+
+def _load_folder(start: Start, model: DistributedDataParallel) -> Probe:
+    """Each rank reads the slices it holds; rank 0 has transformers compute what the loss must be."""
+    reader = HuggingFaceReader(start.path)
+    load_slices(reader, model.module, start.sizes)
+    tokens = probe_tokens(start.path, start.sizes)
+    device = torch.device(torch.cuda.current_device())
+    expected = torch.zeros(1, dtype=torch.float64, device=device)
+    if dist.get_rank() == 0:
+        expected[0] = hugging_face_probe_loss(reader, tokens, device)
+    dist.broadcast(expected, src=0)
+    logger.info("start: %d tensors of %s, each rank read its own slices", len(named_shapes(start.sizes)), start.path)
+    return Probe(tokens, float(expected), "transformers' own layers in float32")
