@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pybind11
-from pybind11.setup_helpers import Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -190,6 +190,8 @@ def module(name: str, sources: list[Path]) -> Pybind11Extension:
         extra_compile_args=MODULE_ARGUMENTS,
     )
 
+
+ParallelCompile(default=0).install()  # as many files at once as there are cores
 
 setup(
     ext_modules=[

@@ -113,3 +113,14 @@ def test_a_rank_reads_its_share_of_the_bytes(make_llama, monkeypatch):
                 for part in table.find(rule.megatron, 0 if rule.stacked else None).slices:
                     read_tensor(reader, part.name, part.shape, part.rows, part.columns)
             assert sum(read) == (whole - norms) // tp + norms
+
+
+@pytest.mark.parametrize(("vocabulary", "tp"), [(25, 2), (7, 6), (23, 3)])
+def test_a_padded_vocabulary_is_loaded_and_exported_without_its_padding(vocabulary, tp):
+    sizes = replace(SIZES, vocabulary_size=vocabulary)
+    contents = [SliceTable(sizes, tp=tp, tp_rank=rank).find("embedding.word_embeddings.weight", None) for rank in range(tp)]
+    rows = -(-vocabulary // tp)
+    assert [content.shape for content in contents] == [(rows, HIDDEN)] * tp
+    held = [row for content in contents for part in content.slices for row in range(*part.rows)]
+    assert held == list(range(vocabulary))
+    assert all(part.begin == 0 for content in contents for part in content.slices)
