@@ -32,6 +32,17 @@ std::size_t widen(std::span<const Id> ids, int64_t* widened, int64_t vocabulary_
   return ids.size();
 }
 
+// Have the first cache lines of a piece on their way: each piece starts somewhere else in the file. An address is all this takes.
+void prefetch(const Dataset& dataset, const Piece& piece) {
+  std::visit(
+      [&](auto all) {
+        if (piece.first < 0 || piece.first >= length_of(all)) return;
+        const auto* start = reinterpret_cast<const char*>(all.data() + piece.first);
+        for (int line = 0; line < 4; ++line) __builtin_prefetch(start + 64 * line);
+      },
+      dataset.ids);
+}
+
 void widen_piece(const Dataset& dataset, const Piece& piece, int64_t* widened, int64_t vocabulary_size) {
   std::visit(
       [&](auto all) {
@@ -74,6 +85,7 @@ std::vector<Origin> SampleReader::read(int64_t first, std::span<int64_t> ids) co
     require(0 <= draw.sample, "the blend draws sample ", draw.sample, " from ", dataset.name);
     pieces.clear();
     dataset.order->locate(draw.sample, pieces);
+    for (const Piece& piece : pieces) prefetch(dataset, piece);
     int64_t filled = 0;
     for (const Piece& piece : pieces) {
       require(piece.count <= sample_tokens() - filled, dataset.name, ": its order gives samples of more than ", sample_tokens());

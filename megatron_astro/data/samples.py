@@ -65,9 +65,17 @@ class Origins:
 
     def __init__(self, datasets: Sequence[OrderedDataset], parts: npt.NDArray[np.int64]) -> None:
         self._datasets = datasets
-        self.samples = parts[:, 0]
-        self.lengths = parts[:, 3]
         self._parts = parts
+
+    @property
+    def samples(self) -> npt.NDArray[np.int64]:
+        """Which sample each part is of, [parts]."""
+        return self._parts[:, 0]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many tokens each part has, [parts]."""
+        return self._parts[:, 3]
 
     def by_sample(self) -> list[SampleParts]:
         """The same with the documents' names, which only the ledger needs."""
