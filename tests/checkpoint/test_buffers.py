@@ -10,7 +10,8 @@ from megatron_astro.checkpoint.reader import BLOCK_BYTES
 def test_the_same_memory_is_lent_again():
     buffers = Buffers(2)
     with buffers.lend() as one, buffers.lend() as other:
-        assert one.dtype == torch.uint8 and len(one) == len(other) == BLOCK_BYTES
+        assert one.dtype == torch.uint8
+        assert len(one) == len(other) == BLOCK_BYTES
         lent = {one.data_ptr(), other.data_ptr()}
     assert len(lent) == 2
     with buffers.lend() as one, buffers.lend() as other:

@@ -9,6 +9,8 @@ import pytest
 MIB = 2**20
 # What a process may map for data beside what it has when it starts: buffers, the threads' stacks (8 MiB each) and arenas (64 MiB each).
 GROWTH = 900 * MIB
+# Peaks are equal but for what the allocator keeps; the larger model's largest tensor alone is 8 times as much.
+TOLERANCE = 16 * MIB
 
 CONVERT_AND_CERTIFY = """
 import json, logging, resource, sys
@@ -49,9 +51,8 @@ def test_memory_is_the_same_whatever_the_size(save_random_llama, python, tmp_pat
     found = [converted(python, tmp_path / name, tmp_path / f"of_{name}") for name in ("small", "large")]
     assert all(len(set(model["roots"])) == 1 for model in found)
     peaks = [model["peak"] for model in found]
-    # Equal, give or take what the allocator keeps for each thread: less than a quarter of the largest tensor, let alone of the model.
-    assert abs(peaks[0] - peaks[1]) < (2**17 - 2**15) * 512 * 2 / 2, peaks
-    assert large - small > 4 * abs(peaks[0] - peaks[1]), peaks
+    assert abs(peaks[0] - peaks[1]) < TOLERANCE, [f"{peak / MIB:.1f} MiB" for peak in peaks]
+    assert large - small > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("target_format", ["megatron", "huggingface"])
