@@ -36,14 +36,13 @@ SHAPES = {
     "8b": dict(zip(SIZES, (32, 4096, 14336, 32, False), strict=True)),
 }
 CONVERT = """
-import json, logging, resource, sys, time
+import json, logging, sys, time
 from pathlib import Path
 from megatron_astro.checkpoint.convert import convert
 logging.disable(logging.INFO)
-began = time.monotonic()
+began, before = time.monotonic(), time.process_time()
 done = convert(Path(sys.argv[1]), Path(sys.argv[2]), verification="readback")
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"seconds": time.monotonic() - began, "peak": done.peak_bytes, "cpu": used.ru_utime + used.ru_stime,
+print(json.dumps({"seconds": time.monotonic() - began, "peak": done.peak_bytes, "cpu": time.process_time() - before,
                   "root": done.certificate.root}))
 """
 PEER = """
@@ -103,14 +102,14 @@ def drop_cache():
 
 
 def copy(source, target):
-    """`cp -r` and fsync; seconds."""
+    """`cp -r` and fsync; seconds, and those of the processor."""
     from megatron_astro.files import fsync_tree
 
     drop_cache()
-    began = time.monotonic()
+    began, before = time.monotonic(), sum(os.times()[:4])
     subprocess.run(["cp", "-r", str(source), str(target)], check=True)
     fsync_tree(target)
-    return time.monotonic() - began
+    return {"seconds": time.monotonic() - began, "cpu": sum(os.times()[:4]) - before}
 
 
 def in_process(program, *arguments):
@@ -131,7 +130,7 @@ def measure(folder, shape, repeats):
     shutil.rmtree(folder, ignore_errors=True)
     num_bytes, rows = make_model(model, shape), []
     for _ in range(repeats):
-        row = {"cp": {"seconds": copy(model, copied)}}
+        row = {"load": os.getloadavg()[0], "cp": copy(model, copied)}
         shutil.rmtree(copied)
         row["to Megatron"] = in_process(CONVERT, model, megatron)
         row["to Hugging Face"] = in_process(CONVERT, megatron, back)
@@ -151,10 +150,10 @@ def spread(values, digits=2):
 
 def report(shape, num_bytes, rows):
     """Lines of a table."""
-    for what in rows[0]:
+    for what in ("cp", "to Megatron", "to Hugging Face"):
         seconds = [row[what]["seconds"] for row in rows]
         ratio = "1" if what == "cp" else spread([row["cp"]["seconds"] / row[what]["seconds"] for row in rows])
-        others = ["-"] * 3
+        others = ["-", spread([row[what]["cpu"] for row in rows], 1), "-"]
         if what != "cp":
             others = [spread([row[what][key] for row in rows], 1) for key in ("process", "cpu")]
             others.append(f"{max(row[what]['peak'] for row in rows) / 2**20:.0f}")

@@ -48,8 +48,7 @@ def certify_checkpoint(options: Options) -> str:
     theirs = known or (certify(other) if other else None)
     if theirs is None:
         return closing_line
-    found = find_differences(certificate, theirs)
-    if not found:
+    if not (found := find_differences(certificate, theirs)):
         return f"{closing_line}\nthe same model as {options.against}"
     print(f"{closing_line}\n{theirs.root}  {options.against}")
     for difference in measure_differences(found, reader, other) if other else found:

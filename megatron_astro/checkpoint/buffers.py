@@ -21,7 +21,9 @@ class Buffers:
     def __init__(self, count: int) -> None:
         self._free = LifoQueue[Tensor]()  # the last one used is the likeliest to be in the processor's cache
         for _ in range(count):
-            self._free.put(torch.frombuffer(mmap.mmap(-1, BLOCK_BYTES), dtype=torch.uint8))
+            self._free.put(
+                torch.frombuffer(mmap.mmap(-1, BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=torch.uint8)
+            )
 
     @contextmanager
     def lend(self) -> Iterator[Tensor]:

@@ -23,7 +23,9 @@ from megatron_astro.checkpoint.pieces import Span, num_columns, row_blocks
 from megatron_astro.checkpoint.reader import TensorSource
 from megatron_astro.errors import CheckpointError
 
-ROWS_BYTES = 2**20  # of one tensor at a time, in the type to compute in; a method holds some ten of these
+ROWS_BYTES = (
+    2**17
+)  # of one tensor at a time, in the type to compute in; a method holds some ten of these, and the allocator keeps more
 PARALLEL_SINE = 1e-6  # below this sine of the angle both formulas agree to 1e-12, and one of them divides by it
 
 Combine = Callable[[Span], Tensor]

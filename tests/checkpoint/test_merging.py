@@ -129,7 +129,7 @@ def test_models_of_another_shape_are_refused(models, make_llama, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_layers(tmp_path):
-    """16 more layers are 205 MB in each of the models, the base and the result; the allocator keeps up to some 40 MB for each thread."""
+    """16 more layers are 205 MB in each of the models, the base and the result."""
     script = (
         "import sys; from pathlib import Path\n"
         "from megatron_astro.checkpoint.merge_recipe import MergeRecipe; from megatron_astro.checkpoint.merging import merge\n"
@@ -150,4 +150,4 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=True)
         peaks.append(int(done.stdout.split()[-1]) * 1024)
-    assert peaks[1] - peaks[0] < 150e6, peaks
+    assert peaks[1] - peaks[0] < 20e6, peaks

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from megatron_astro.checkpoint.conversion_plan import detect_format
 from megatron_astro.checkpoint.convert import convert
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError
 
 PAUSE_SECONDS = 0.004  # before each group: makes the writing long enough for a kill to fall into it
 SHARD_BYTES = 20_000
+LEGACY_LAYOUT = RankLayout(tp=2, pp=4)  # four shards of two files
 
 
 def start(source, target, target_format):
@@ -28,6 +30,8 @@ def start(source, target, target_format):
     child = os.fork()
     if child == 0:
         options = {"target_format": target_format, "verification": "readback", "shard_bytes": SHARD_BYTES}
+        if target_format == "megatron-legacy":
+            options["layout"] = LEGACY_LAYOUT
         convert(source, target, before_group=lambda _: time.sleep(PAUSE_SECONDS), **options)
         os._exit(0)
     return child

@@ -9,6 +9,8 @@ import pytest
 MIB = 2**20
 # What a process may map for data beside what it has when it starts: buffers, the threads' stacks (8 MiB each) and arenas (64 MiB each).
 GROWTH = 900 * MIB
+# Peaks are equal but for what the allocator keeps; the larger model's largest tensor alone is 8 times as much.
+TOLERANCE = 16 * MIB
 
 CONVERT_AND_CERTIFY = """
 import json, logging, resource, sys
@@ -49,23 +51,22 @@ def test_memory_is_the_same_whatever_the_size(save_random_llama, python, tmp_pat
     found = [converted(python, tmp_path / name, tmp_path / f"of_{name}") for name in ("small", "large")]
     assert all(len(set(model["roots"])) == 1 for model in found)
     peaks = [model["peak"] for model in found]
-    # Equal, give or take what the allocator keeps for each thread: less than a quarter of the largest tensor, let alone of the model.
-    assert abs(peaks[0] - peaks[1]) < (2**17 - 2**15) * 512 * 2 / 2, peaks
-    assert large - small > 4 * abs(peaks[0] - peaks[1]), peaks
+    assert abs(peaks[0] - peaks[1]) < TOLERANCE, [f"{peak / MIB:.1f} MiB" for peak in peaks]
+    assert large - small > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("target_format", ["megatron", "huggingface"])
-def test_kills_at_20_random_instants_lose_nothing(save_random_llama, python, tmp_path, target_format):
+@pytest.mark.parametrize(("target_format", "num_kills"), [("megatron", 20), ("huggingface", 20), ("megatron-legacy", 3)])
+def test_kills_at_random_instants_lose_nothing(save_random_llama, python, tmp_path, target_format, num_kills):
     save_random_llama(tmp_path / "source", layers=4, hidden=32, ffn=48)
     command, environment = python
     script = Path(__file__).parent / "kill_conversion.py"
     done = subprocess.run(
-        [*command, str(script), str(tmp_path / "source"), target_format, str(tmp_path), "20"],
+        [*command, str(script), str(tmp_path / "source"), target_format, str(tmp_path), str(num_kills)],
         env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kills) == 20
+    assert len(kills) == num_kills
     for seen in kills:
         assert seen["killed"], seen
         assert seen["honest"], seen
@@ -73,4 +74,4 @@ def test_kills_at_20_random_instants_lose_nothing(save_random_llama, python, tmp
         assert seen["kept"], seen  # finished files were not written again
         assert not (seen["target"] and seen["partial"]), seen
         assert not seen["leftover"], seen
-    assert len({seen["finished"] for seen in kills}) >= 3  # the instants fall into different parts of the work
+    assert num_kills < 20 or len({seen["finished"] for seen in kills}) >= 3  # the instants fall into different parts of the work
