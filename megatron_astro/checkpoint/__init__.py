@@ -18,5 +18,7 @@ formats that are written have a `*_writer.py` beside them. `layouts.py` has the 
 proof by logits, `vocabulary.py` the rows of added tokens. `digest.py` is the format of the roots, `certify.py` computes them,
 `differences.py` says where two checkpoints differ. `merging.py` makes one model of several (`merge_recipe.py` says how,
 `merge_methods.py` and `merge_sparsity.py` compute, `merge_checks.py` refuses what does not fit). `training_state.py` is training's
-own side: model, optimizer and progress, saved and loaded by all ranks together.
+own side: model, optimizer and progress, saved and loaded by all ranks together. `slices.py` says which part of which Hugging Face tensor
+a rank holds; by it `sharded_model.py` loads a Hugging Face folder into the ranks and `export.py` writes one from them. `probe.py` is the
+loss that proves such a start, `shared_certificate.py` a certificate that all ranks hash together.
 """

@@ -2,7 +2,8 @@
 
 What it proves: transformers' embedding, decoder layers, rotary embedding and norm compute this loss from the folder's tensors in float32.
 A run whose own loss on the same tokens is the same has the same weights in the same places, whatever its layout.
-Memory: one layer in float32 (a 70B model: 3.4 GB) and a block of rows of the output matrix. Shapes: s probe tokens, V vocabulary, h hidden.
+Memory: one layer in float32 (a 70B model: 3.4 GB) and a block of rows of the output matrix. One rank reads the whole model for it, and the
+others wait: for a very large model on a slow disk, raise `parallel.timeout_minutes`. Shapes: s probe tokens, V vocabulary, h hidden.
 """
 
 from collections.abc import Sequence

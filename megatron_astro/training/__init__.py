@@ -1,1 +1,4 @@
-"""Continual pretraining. In: a RunConfig, a Megatron checkpoint, datasets. Out: a run folder. Open `loop.py` first, then `step.py`."""
+"""Continual pretraining. In: a RunConfig, a Hugging Face folder or Megatron checkpoint, datasets. Out: a run folder.
+
+Open `loop.py` first, then `step.py`; `start.py` is what a run begins from.
+"""

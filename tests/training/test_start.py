@@ -110,6 +110,7 @@ def test_weights_in_the_wrong_place_are_refused(monkeypatch, folder):
             module.begin_from(opened, config, model, optimizer, plan)
 
 
+@pytest.mark.slow
 def test_an_export_that_was_cut_short_is_made_up_for(tmp_path, train, from_folder, folder):
     ranks, *options = LAYOUTS["tp2_sequence_parallel"]
     options = (*options, *STEPS, "--model.init-from", folder)
