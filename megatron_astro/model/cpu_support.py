@@ -42,9 +42,9 @@ def install() -> None:
         return
     torch.cuda.current_device = _current_device  # type: ignore[assignment]  # a device serves wherever a number would
     for name in ("synchronize", "empty_cache", "set_device"):
-        setattr(torch.cuda, name, _do_nothing)
+        setattr(torch.cuda, name, _nothing())
     for name in ("range_push", "range_pop"):
-        setattr(torch.cuda.nvtx, name, _do_nothing)
+        setattr(torch.cuda.nvtx, name, _nothing())
     _send_random_state_to_cpu()
     CudaNamesMeanCpu().__enter__()  # type: ignore[no-untyped-call]
 
@@ -62,7 +62,7 @@ def _send_random_state_to_cpu() -> None:
         torch.set_rng_state(new_state)
 
     torch.cuda.get_rng_state = get_state
-    torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
+    torch.cuda.manual_seed = _seed
     megatron_random._get_cuda_rng_state = get_state
     megatron_random._set_cuda_rng_state = set_state
 
@@ -74,8 +74,17 @@ def _current_device() -> torch.device:
 _current_device.stands_for_cpu = True  # type: ignore[attr-defined]  # marks the stand-in, so that installing twice is once
 
 
-def _do_nothing(*_: object, **__: object) -> None:
-    return None
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
+def _nothing() -> Callable[..., None]:
+    """A function that does nothing, each time another: torch.compile takes no function under two names."""
+
+    def do_nothing(*_: object, **__: object) -> None:
+        return None
+
+    return do_nothing
 
 
 def _names_cuda(device: object) -> bool:
