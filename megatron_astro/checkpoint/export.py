@@ -33,7 +33,7 @@ from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
 from megatron_astro.model.sizes import LlamaSizes
-from megatron_astro.records import write_record
+from megatron_astro.records import CertificateRecord, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,10 @@ def export_hugging_face(
         Whether all ranks read the folder back and rank 0 writes its `certificate.json`.
     expected_root
         Root that the certificate must have: that of the training checkpoint saved at the same step.
-    shard_bytes
-        Size of the weight files.
 
-    Raises
-    ------
-    CheckpointError
-        The disk is full, `folder` is there already, or what was read back has another root. The model is as it was.
+    CheckpointError where the disk is full, `folder` is there already, or what was read back has another root; the model is as it was.
     """
-    started = time.monotonic()
-    dtype: torch.dtype = model.config.params_dtype
+    started, dtype = time.monotonic(), model.config.params_dtype
     described, writer = ModelInMemory(model_files, sizes, dtype), HuggingFaceWriter()
     shards = writer.plan(described, dtype, shard_bytes)
     layouts = [layout for shard in shards for layout in writer.lay_out(shard, described, dtype)]
@@ -102,11 +96,7 @@ def export_hugging_face(
             writer.finish(partial, described, dtype, shards)
         dist.barrier()
         certificate = certify_together(HuggingFaceReader(partial), certify, folder.name)
-        if certificate and certificate.root != (expected_root or certificate.root):
-            raise CheckpointError(
-                f"what was exported to {partial} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
-                "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
-            )
+        _require_root(partial, certificate, expected_root)
         if is_first:
             if certificate:
                 write_record(partial / CERTIFICATE_FILE, certificate)
@@ -115,6 +105,14 @@ def export_hugging_face(
             fsync_path(folder.parent)
             logger.info("export: %s in %.1f s, each rank wrote its own slices", folder, time.monotonic() - started)
         dist.barrier()
+
+
+def _require_root(folder: Path, certificate: CertificateRecord | None, expected_root: str | None) -> None:
+    if certificate and certificate.root != (expected_root or certificate.root):
+        raise CheckpointError(
+            f"what was exported to {folder} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
+            "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
+        )
 
 
 def _prepare(folder: Path, layouts: Sequence[FileLayout]) -> None:

@@ -1,7 +1,7 @@
 """Our merges against mergekit's own code (0.1.5, LGPL-3.0), where it is installed: whole folders, every method, float32.
 
 Not compared is what differs by convention. DARE draws other numbers and divides the kept ones by the density, as its paper does, where
-mergekit matches the L1 norm (`rescale`): so mergekit is given density 1. TIES trims ties of equal size in another order. A drawn vote
+mergekit matches the L1 norm (`rescale`): so mergekit is given density 1. A drawn vote
 changes nothing here and counts as positive there; random weights draw none.
 """
 
@@ -57,7 +57,7 @@ def test_mergekit_computes_the_same(name, make_llama, tmp_path, weights):
     merge(recipe, folders[1:], tmp_path / "merged", base=folders[0] if recipe.needs_base else None)
     base, *models = (weights(folder) for folder in folders)
     found = weights(tmp_path / "merged")
-    assert found.keys() == HuggingFaceReader(folders[0]).headers.keys()
+    assert found.keys() == HuggingFaceReader(folders[0]).tensors.keys()
     for tensor in found:
         expected = by_mergekit(recipe, base[tensor], [model[tensor] for model in models])
         assert (found[tensor] - expected).abs().max() <= TOLERANCE, tensor
