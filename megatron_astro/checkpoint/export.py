@@ -101,20 +101,27 @@ def export_hugging_face(
         if is_first:
             writer.finish(partial, described, dtype, shards)
         dist.barrier()
-        certificate = certify_together(HuggingFaceReader(partial), certify, folder.name)
-        if certificate and certificate.root != (expected_root or certificate.root):
-            raise CheckpointError(
-                f"what was exported to {partial} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
-                "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
-            )
+        _certify(partial, folder.name, certify, expected_root)
         if is_first:
-            if certificate:
-                write_record(partial / CERTIFICATE_FILE, certificate)
             fsync_tree(partial)
             partial.rename(folder)
             fsync_path(folder.parent)
             logger.info("export: %s in %.1f s, each rank wrote its own slices", folder, time.monotonic() - started)
         dist.barrier()
+
+
+def _certify(partial: Path, name: str, when: When, expected_root: str | None) -> None:
+    """Read back what was written, with all ranks; CheckpointError when it is something else."""
+    certificate = certify_together(HuggingFaceReader(partial), when, name)
+    if certificate is None:
+        return
+    if certificate.root != (expected_root or certificate.root):
+        raise CheckpointError(
+            f"what was exported to {partial} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
+            "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
+        )
+    if dist.get_rank() == 0:
+        write_record(partial / CERTIFICATE_FILE, certificate)
 
 
 def _prepare(folder: Path, layouts: Sequence[FileLayout]) -> None:
