@@ -33,7 +33,7 @@ from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path, fsync_tree
 from megatron_astro.model.sizes import LlamaSizes
-from megatron_astro.records import CertificateRecord, write_record
+from megatron_astro.records import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +78,16 @@ def export_hugging_face(
         Whether all ranks read the folder back and rank 0 writes its `certificate.json`.
     expected_root
         Root that the certificate must have: that of the training checkpoint saved at the same step.
+    shard_bytes
+        Size of the weight files.
 
-    CheckpointError where the disk is full, `folder` is there already, or what was read back has another root; the model is as it was.
+    Raises
+    ------
+    CheckpointError
+        The disk is full, `folder` is there already, or what was read back has another root. The model is as it was.
     """
-    started, dtype = time.monotonic(), model.config.params_dtype
+    started = time.monotonic()
+    dtype: torch.dtype = model.config.params_dtype
     described, writer = ModelInMemory(model_files, sizes, dtype), HuggingFaceWriter()
     shards = writer.plan(described, dtype, shard_bytes)
     layouts = [layout for shard in shards for layout in writer.lay_out(shard, described, dtype)]
@@ -95,11 +101,8 @@ def export_hugging_face(
         if is_first:
             writer.finish(partial, described, dtype, shards)
         dist.barrier()
-        certificate = certify_together(HuggingFaceReader(partial), certify, folder.name)
-        _require_root(partial, certificate, expected_root)
+        _certify(partial, folder.name, certify, expected_root)
         if is_first:
-            if certificate:
-                write_record(partial / CERTIFICATE_FILE, certificate)
             fsync_tree(partial)
             partial.rename(folder)
             fsync_path(folder.parent)
@@ -107,12 +110,18 @@ def export_hugging_face(
         dist.barrier()
 
 
-def _require_root(folder: Path, certificate: CertificateRecord | None, expected_root: str | None) -> None:
-    if certificate and certificate.root != (expected_root or certificate.root):
+def _certify(partial: Path, name: str, when: When, expected_root: str | None) -> None:
+    """Read back what was written, with all ranks; CheckpointError when it is something else."""
+    certificate = certify_together(HuggingFaceReader(partial), when, name)
+    if certificate is None:
+        return
+    if certificate.root != (expected_root or certificate.root):
         raise CheckpointError(
-            f"what was exported to {folder} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
+            f"what was exported to {partial} has the root {certificate.root}, the checkpoint of the same step {expected_root}; "
             "check the disk and the memory of this machine, and convert the checkpoint with convert_checkpoint"
         )
+    if dist.get_rank() == 0:
+        write_record(partial / CERTIFICATE_FILE, certificate)
 
 
 def _prepare(folder: Path, layouts: Sequence[FileLayout]) -> None:
