@@ -13,7 +13,7 @@ SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.
 
 help:
 	@echo "make demo     the whole workflow on a small real LLaMA (about 10 minutes on 2 cores, after set-up)"
-	@echo "make test     the tests (about 10 minutes on 2 cores)"
+	@echo "make test     the tests (about 15 minutes on 2 cores)"
 	@echo "make test-slow the tests left out there"
 	@echo "make checks   style, types, layering"
 	@echo "make setup    only prepare $(VENV); tools then run as $(VENV)/bin/python tools/NAME.py --help"
@@ -36,7 +36,7 @@ demo: $(READY)
 	@$(VENV)/bin/python examples/tiny_cpu/demo.py
 
 test: $(READY)
-	@echo "tests: about 10 minutes on 2 cores; the percentage is of the number of tests"
+	@echo "tests: about 15 minutes on 2 cores; the percentage is of the number of tests"
 	@$(VENV)/bin/python -m pytest -m "not slow"
 
 test-slow: $(READY)

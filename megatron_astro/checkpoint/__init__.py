@@ -10,7 +10,8 @@ Open `names.py` first (the table that says which tensor is which), then `convert
 headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a writer lays out,
 `transfer.py` the copying into them, `writing.py` all files of a conversion with reading back and certificate, `journal.py` the folder
 that a kill cannot spoil.
-`reader.py` and `shards.py` say how a format plugs in; `pieces.py` is the byte plan between the two, `checksums.py` joins CRC-32s. Files of
+`reader.py` and `shards.py` say how a format plugs in; `pieces.py` is the byte plan between the two, `buffers.py` the memory that blocks
+pass through, `checksums.py` joins CRC-32s. Files of
 `torch.save` are looked into by `torch_contents.py` and laid out by `torch_archive.py`.
 Each format read is one file: `huggingface.py` (on `safetensors_files.py` and `pytorch_files.py`), `distributed.py`, `legacy.py` (on
 `legacy_contents.py`, `legacy_options.py` and the arithmetic of ranks in `rank_slices.py`), `gguf.py` with `gguf_tokenizer.py`; the three
