@@ -207,6 +207,6 @@ def test_a_block_is_in_memory_at_a_time(gqa, monkeypatch):
         original(self, name, rows, columns, out)
 
     monkeypatch.setattr(HuggingFaceReader, "read", read)
-    monkeypatch.setattr(reader_module.blocks, "__defaults__", (1000,))
+    monkeypatch.setattr(reader_module.blocks, "__defaults__", (1000, None))
     certificate = certify(reader)
     assert seen == {tensor.name: tensor.shape[0] for tensor in certificate.tensors}

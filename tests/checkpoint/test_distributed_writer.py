@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megatron_astro.checkpoint import distributed_writer as module
-from megatron_astro.checkpoint import reader as reader_module
 from megatron_astro.checkpoint.distributed import DistributedReader
 from megatron_astro.checkpoint.distributed_writer import DistributedWriter
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
@@ -58,7 +57,7 @@ def test_each_row_is_read_once_block_by_block(gqa, tmp_path, monkeypatch):
             reads.update((name, row) for row in range(*rows))
             super().read(name, rows, columns, out)
 
-    monkeypatch.setattr(reader_module.blocks, "__defaults__", (1000,))
+    monkeypatch.setattr("megatron_astro.checkpoint.transfer.BLOCK_BYTES", 1000)
     reads = Counter()
     source = Counting(gqa)
     write(source, tmp_path / "copy")
