@@ -1,8 +1,8 @@
 r"""LaTeX readers side by side: source bytes per CPU-second, crashes, and how many checks of real papers' expected.json each one passes.
 
-    python benchmarks/latex.py [--repeats 5]
+    python benchmarks/latex.py PAPERS [--repeats 5]
 
-Ours (`corpus/latex.py`), pylatexenc's LatexNodes2Text, pandoc and opendetex; those not installed are named as missing. All read the same 18
+Ours (`corpus/latex.py`), pylatexenc's LatexNodes2Text, pandoc and opendetex; those not installed are named as missing. All read the same
 papers, the main file with its \input files written in place. The others have no sections of clean text: their whole text is searched, so a
 check passes where the words occur at all (ours must have them at the start or end of the right section), and what must not be in the
 abstract, introduction and conclusion is not asked of them.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "corpus"))
-from papers_expected import check_paper, expected_of, folded, paper_folders
+from papers_expected import check_paper, expected_of, folded
 
 from megatron_astro.corpus.archives import read_paper_folder
 from megatron_astro.corpus.latex import choose_main_file, read_latex_paper
@@ -123,14 +123,16 @@ def measure(name: str, read: Callable[[Source], dict[str, str]], sources: list[S
 def main() -> None:
     """Measure every reader there is and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("papers", type=Path, help="folder with a folder a paper, each with its expected.json")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each reader (default: 5)")
-    repeats = parser.parse_args().repeats
+    options = parser.parse_args()
+    repeats = options.repeats
     sources = []
-    for folder in paper_folders():
+    for folder in sorted(path.parent for path in options.papers.glob("*/expected.json")):
         files = read_paper_folder(folder)
         sources.append(Source(folder, files, flatten(files, choose_main_file(files)[0])))
     if not sources:
-        sys.exit("needs the real papers in ../shared/data/papers")
+        sys.exit(f"{options.papers} holds no folder with an expected.json")
     readers: dict[str, Callable[[Source], dict[str, str]]] = {"ours": ours}
     versions = [f"Python {platform.python_version()}", platform.machine()]
     missing = []

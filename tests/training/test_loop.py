@@ -46,7 +46,11 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+# Each takes ten seconds and more: what others cover in part is left to the slow tests.
+SLOW_LAYOUTS = {"chunked_loss_pp2", "chunked_loss_tp2", "dp2_whole_optimizer", "pp2_uneven"}
+
+
+@pytest.mark.parametrize("layout", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_LAYOUTS)) for name in LAYOUTS])
 def test_every_layout_trains_the_same(layout, tmp_path, train, one_rank, metrics, ledger):
     ranks, *options = LAYOUTS[layout]
     train(tmp_path / "run", *options, ranks=ranks)
