@@ -3,8 +3,9 @@
 Random bfloat16 models of Llama-3.2-1B, 3B and Llama-3-8B shape. In each repeat, one after the other: `cp -r` and fsync of the model;
 Hugging Face to Megatron; Megatron to Hugging Face, both with the default proof for large models (every byte read back and
 hashed, certificate written).
-Each is a process of its own and starts with the system's cache of the files dropped. A conversion's seconds are from its plan to the
-renamed, flushed folder; those of the whole process, with Python and PyTorch starting, stand beside them.
+Each is a process of its own; the order turns from repeat to repeat. The system's cache of files is dropped right before each clock starts:
+a conversion's seconds are from its plan to the renamed, flushed folder. Those of the whole process, with Python and PyTorch starting from
+a cold cache, stand beside them. A pause before each lets the disk finish what the one before left.
 With --peer also megatron-core's own save of the 1B shape: model built on the CPU, weights random, `dist_checkpointing.save`, fsync.
 Prints a record in Markdown.
 """
@@ -35,11 +36,14 @@ SHAPES = {
     "3b": dict(zip(SIZES, (28, 3072, 8192, 24, True), strict=True)),
     "8b": dict(zip(SIZES, (32, 4096, 14336, 32, False), strict=True)),
 }
+PAUSE = 5  # seconds, before each
 CONVERT = """
-import json, logging, sys, time
+import json, logging, os, sys, time
 from pathlib import Path
 from megatron_astro.checkpoint.convert import convert
 logging.disable(logging.INFO)
+os.sync()
+Path("/proc/sys/vm/drop_caches").write_text("3")
 began, before = time.monotonic(), time.process_time()
 done = convert(Path(sys.argv[1]), Path(sys.argv[2]), verification="readback")
 print(json.dumps({"seconds": time.monotonic() - began, "peak": done.peak_bytes, "cpu": time.process_time() - before,
@@ -98,6 +102,7 @@ def make_model(folder, shape):
 def drop_cache():
     """Empty the system's cache of files; needs root."""
     os.sync()
+    time.sleep(PAUSE)
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
@@ -129,11 +134,19 @@ def measure(folder, shape, repeats):
     model, megatron, back, copied = (folder / name for name in (shape, "megatron", "back", "copy"))
     shutil.rmtree(folder, ignore_errors=True)
     num_bytes, rows = make_model(model, shape), []
-    for _ in range(repeats):
-        row = {"load": os.getloadavg()[0], "cp": copy(model, copied)}
-        shutil.rmtree(copied)
-        row["to Megatron"] = in_process(CONVERT, model, megatron)
-        row["to Hugging Face"] = in_process(CONVERT, megatron, back)
+    for repeat in range(repeats):
+        row = {"load": os.getloadavg()[0]}
+
+        def copied_plainly(row=row):
+            row["cp"] = copy(model, copied)
+            shutil.rmtree(copied)
+
+        def converted(row=row):
+            row["to Megatron"] = in_process(CONVERT, model, megatron)
+            row["to Hugging Face"] = in_process(CONVERT, megatron, back)
+
+        for task in (copied_plainly, converted) if repeat % 2 == 0 else (converted, copied_plainly):
+            task()
         if row["to Megatron"]["root"] != row["to Hugging Face"]["root"]:
             sys.exit("the two conversions disagree")
         shutil.rmtree(megatron)

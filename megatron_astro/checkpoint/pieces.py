@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from megatron_astro.checkpoint.page_cache import fetch_ahead
 from megatron_astro.errors import CheckpointError
 
 Span = tuple[int, int]  # begin and end, the end not included
@@ -39,6 +40,11 @@ class Piece:
         """Numbers in the rectangle."""
         return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes from its first row to where a row after its last would begin; in a piece with some columns also those between."""
+        return (self.rows[1] - self.rows[0]) * self.row_bytes
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -52,6 +58,10 @@ class StoredTensor:
     def file(self) -> Path:
         """Where its first piece lies."""
         return self.pieces[0].file
+
+    def parts(self) -> list[tuple[Path, int, int]]:
+        """What it occupies: file, begin and bytes of each piece."""
+        return [(piece.file, piece.begin, piece.num_bytes) for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out:
         begin = piece.begin + (shared[0] - piece.rows[0]) * piece.row_bytes
         row_bytes = (across[1] - across[0]) * out.element_size()
         if part.is_contiguous() and row_bytes == piece.row_bytes:
-            _read(piece.file, [(begin, tensor_bytes(part))], name)
+            _read(piece.file, [(begin, tensor_bytes(part))], name, in_order=(piece.begin, piece.begin + piece.num_bytes))
             continue
         first = across[0] - piece.columns[0]
         if LEAST_STRETCH <= row_bytes <= piece.row_bytes // 2:
@@ -159,12 +169,16 @@ def _overlap(one: Span, other: Span) -> Span:
     return max(one[0], other[0]), min(one[1], other[1])
 
 
-def _read(file: Path, stretches: Iterable[tuple[int, memoryview]], name: str) -> None:
-    """Fill each memory with the file's bytes from its begin on."""
+def _read(file: Path, stretches: Iterable[tuple[int, memoryview]], name: str, in_order: Span = (0, 0)) -> None:
+    """Fill each memory with the file's bytes from its begin on; `in_order` is a part of the file that is read block after block.
+
+    The system would look ahead by itself, but not in a file that is opened anew for each block.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY)
         try:
             for begin, content in stretches:
+                fetch_ahead(descriptor, begin, len(content), *in_order)
                 _read_stretch(descriptor, begin, content, f"{file} is cut off inside {name}; fetch the file again")
         finally:
             os.close(descriptor)

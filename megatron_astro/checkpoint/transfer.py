@@ -21,6 +21,7 @@ from megatron_astro.checkpoint.buffers import Buffers
 from megatron_astro.checkpoint.checksums import combined_crc32, crc32_of_zeros
 from megatron_astro.checkpoint.digest import DataHash
 from megatron_astro.checkpoint.names import Group, tensor_groups
+from megatron_astro.checkpoint.page_cache import start_writing
 from megatron_astro.checkpoint.pieces import Piece, Written, tensor_bytes, write_pieces
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader, blocks
 from megatron_astro.checkpoint.shards import (
@@ -50,7 +51,7 @@ class Flusher:
         self._begun: list[Future[None]] = []
 
     def begin(self, descriptor: int) -> None:
-        """Flush what was written to an open file so far, which may be closed meanwhile."""
+        """Let the disk begin with what was written to an open file so far, which may be closed meanwhile."""
         self.run(_flush, os.dup(descriptor))
 
     def run(self, task: Callable[..., None], *arguments: object) -> None:
@@ -69,7 +70,7 @@ class Flusher:
 
 def _flush(descriptor: int) -> None:
     try:
-        os.fdatasync(descriptor)
+        start_writing(descriptor)
     finally:
         os.close(descriptor)
 

@@ -2,7 +2,8 @@
 
 While one shard is copied, the one before it is flushed to the disk, and the tensors of both are read back and compared, bit for bit, with
 the source's, read again (or hashed, where the source's were rounded or computed). Reading back follows the files' own headers. It goes
-through the system's cache of the file where that still has it: it proves what was written, not that the disk will keep it.
+through the system's cache of the file where that still has it: it proves what was written, not that the disk will keep it. What was
+read back leaves that cache.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from megatron_astro.checkpoint.certify import (
 from megatron_astro.checkpoint.conversion_plan import ConversionPlan
 from megatron_astro.checkpoint.journal import Journal
 from megatron_astro.checkpoint.names import named_shapes
+from megatron_astro.checkpoint.page_cache import forget
 from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
 from megatron_astro.checkpoint.reader import StoredReader, blocks
 from megatron_astro.checkpoint.shards import BeforeGroup, CopiedTensor, Shard, WrittenShard, stored_bytes
@@ -80,8 +82,10 @@ def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: Be
                 own = ShardReader(folder, writer.written_tensors(folder, shard, plan.reader, plan.dtype))
                 found.tensors.update(own.tensors)
                 source = plan.reader if is_new and isinstance(plan.reader, StoredReader) else None
+                used_once = flusher if plan.proof == "readback" else None  # comparing logits reads all again
                 digests += [
-                    reading.submit(_read_back, own, source, tensor, shapes[tensor.name], buffers) for tensor in written.tensors
+                    reading.submit(_read_back, own, source, tensor, shapes[tensor.name], buffers, used_once)
+                    for tensor in written.tensors
                 ]
         writer.finish(folder, plan.reader, plan.dtype, plan.shards)
         found.digests.extend(future.result() for future in digests)
@@ -122,6 +126,23 @@ def certify_conversion(
 
 
 def _read_back(
+    own: ShardReader,
+    source: StoredReader | None,
+    copied: CopiedTensor,
+    shape: tuple[int, ...],
+    buffers: Buffers,
+    used_once: Flusher | None = None,
+) -> TensorDigest:
+    """The digest of a tensor as the files have it, which then leave the system's cache by `used_once` if that is given."""
+    digest = _compare(own, source, copied, shape, buffers)
+    if used_once:
+        used_once.run(forget, own.tensors[copied.name].parts(), True)
+        if source:
+            used_once.run(forget, source.tensors[copied.name].parts(), False)
+    return digest
+
+
+def _compare(
     own: ShardReader, source: StoredReader | None, copied: CopiedTensor, shape: tuple[int, ...], buffers: Buffers
 ) -> TensorDigest:
     """The digest of a tensor as the files have it: as it was copied where the source, read again, is the same bit for bit; else hashed."""

@@ -1,0 +1,55 @@
+import errno
+import os
+
+import pytest
+
+from megatron_astro.checkpoint import page_cache
+from megatron_astro.checkpoint.page_cache import AHEAD_BYTES, fetch_ahead, forget, start_writing
+
+SIZE = 2**20
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+def test_every_byte_of_a_part_is_sent_for_once_and_none_behind_its_end(monkeypatch):
+    sent = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, num_bytes, advice: sent.append((begin, begin + num_bytes)))
+    first, block, blocks = 1000, 2**20, 20
+    end = first + blocks * block + 7
+    for number in range(blocks):
+        fetch_ahead(0, first + number * block, block, first, end)
+    assert sent[0] == (first, first + block + AHEAD_BYTES)
+    assert [begin for begin, _ in sent[1:]] == [end for _, end in sent[:-1]]
+    assert sent[-1][1] == end
+    sent.clear()
+    fetch_ahead(0, end - block, block, first, end)
+    assert not sent
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_forgotten_part_is_as_it_was(file, written):
+    content = file.read_bytes()
+    forget([(file, 0, SIZE // 2), (file, SIZE // 2, SIZE // 2)], written)
+    assert file.read_bytes() == content
+
+
+def test_only_parts_that_are_worth_a_call_are_forgotten(file, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, num_bytes, advice: forgotten.append((begin, num_bytes, advice)))
+    forget([(file, 0, page_cache.LEAST_FORGOTTEN - 1), (file, 4096, page_cache.LEAST_FORGOTTEN)], False)
+    assert forgotten == [(4096, page_cache.LEAST_FORGOTTEN, os.POSIX_FADV_DONTNEED)]
+
+
+def test_a_failure_to_write_is_raised():
+    read_end, write_end = os.pipe()
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.ESPIPE)):
+            start_writing(write_end)  # a pipe has no parts
+    finally:
+        os.close(read_end)
+        os.close(write_end)
