@@ -18,7 +18,7 @@ def file(tmp_path):
 
 def test_every_byte_of_a_part_is_sent_for_once_and_none_behind_its_end(monkeypatch):
     sent = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, num_bytes, advice: sent.append((begin, begin + num_bytes)))
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, num_bytes, __: sent.append((begin, begin + num_bytes)))
     first, block, blocks = 1000, 2**20, 20
     end = first + blocks * block + 7
     for number in range(blocks):
