@@ -20,7 +20,7 @@ WORKDIR /workspace/megatron_astro
 COPY requirements.lock ./
 COPY --from=build /wheels /wheels
 # What the image lacks, at the versions of the lock and without their needs: a plain install would let pip replace the image's torch.
-RUN grep -E "^(megatron-core|tyro|docstring_parser|typeguard|msgspec|transformers|tokenizers|huggingface_hub|hf-xet|safetensors|gguf|sentencepiece|rich|matplotlib|psutil)==" \
+RUN grep -E "^(megatron-core|tyro|docstring_parser|typeguard|msgspec|transformers|tokenizers|huggingface_hub|hf-xet|safetensors|gguf|sentencepiece|rich|matplotlib|psutil|datatrove|dill|humanize|loguru|multiprocess|rensa|py3langid|pyarrow|PyYAML|zlib-ng)==" \
         requirements.lock > container.lock \
     && python -m pip install --no-cache-dir --no-deps --requirement container.lock \
     && python -m pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \

@@ -71,7 +71,7 @@ def tokenising(corpus: Path, folder: Path, repeats: int, work: Path) -> None:
     tokenizer = TextTokenizer(folder)
     eod, ours, theirs = tokenizer.end_of_document(), [], []
     for number in range(repeats):
-        mine, other = work / f"ours{number}", work / f"theirs{number}"
+        mine, other = (work / f"{whose}_{folder.name}{number}" for whose in ("ours", "theirs"))
         request = TokenizeRequest(inputs=(corpus,), tokenizer=folder, prefix=mine, eos_id=eod, split="all")
         ours.append(cpu_seconds(partial(write_dataset, request)))
         theirs.append(cpu_seconds(partial(megatron_loop, corpus, tokenizer, eod, other)))
