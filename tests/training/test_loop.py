@@ -47,7 +47,7 @@ LAYOUTS = {
 
 
 # Each takes ten seconds and more: what others cover in part is left to the slow tests.
-SLOW_LAYOUTS = {"chunked_loss_pp2", "chunked_loss_tp2", "dp2_whole_optimizer", "pp2_uneven"}
+SLOW_LAYOUTS = {"chunked_loss_pp2", "chunked_loss_tp2", "dp2", "dp2_whole_optimizer", "pp2_uneven", "recompute"}
 
 
 @pytest.mark.parametrize("layout", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_LAYOUTS)) for name in LAYOUTS])
