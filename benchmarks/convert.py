@@ -137,11 +137,11 @@ def measure(folder, shape, repeats):
     for repeat in range(repeats):
         row = {"load": os.getloadavg()[0]}
 
-        def copied_plainly(row=row):
+        def copied_plainly():
             row["cp"] = copy(model, copied)
             shutil.rmtree(copied)
 
-        def converted(row=row):
+        def converted():
             row["to Megatron"] = in_process(CONVERT, model, megatron)
             row["to Hugging Face"] = in_process(CONVERT, megatron, back)
 

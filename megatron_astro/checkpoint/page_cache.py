@@ -6,6 +6,7 @@ has to be fetched from the host, which costs more than the copying itself.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,7 +46,8 @@ def forget(parts: Iterable[tuple[Path, int, int]], written: bool) -> None:
 
 
 def _sync_file_range(descriptor: int, begin: int, num_bytes: int, flags: int) -> None:
-    """The system call, which Python does not have."""
+    """The system call, which Python does not have; a sandbox without it loses speed, nothing else: every shard is flushed at its end."""
     if _libc.sync_file_range(descriptor, ctypes.c_int64(begin), ctypes.c_int64(num_bytes), flags):
         error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        if error != errno.ENOSYS:
+            raise OSError(error, os.strerror(error))

@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 
@@ -53,3 +54,18 @@ def test_a_failure_to_write_is_raised():
     finally:
         os.close(read_end)
         os.close(write_end)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(errno.ENOSYS, False), (errno.EIO, True), (errno.ENOSPC, True)])
+def test_only_a_system_without_the_call_is_forgiven(file, monkeypatch, error, raised):
+    class Failing:
+        def sync_file_range(self, *_):
+            ctypes.set_errno(error)
+            return -1
+
+    monkeypatch.setattr(page_cache, "_libc", Failing())
+    if raised:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            forget([(file, 0, SIZE)], True)
+    else:
+        forget([(file, 0, SIZE)], True)
