@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$name && break; done)
+# Two tests at a time, whatever the number of cores: many of them start several ranks of their own.
+IN_PARALLEL := --numprocesses 2 --dist worksteal
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
@@ -37,11 +39,11 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "tests: about 15 minutes on 2 cores; the percentage is of the number of tests"
-	@$(VENV)/bin/python -m pytest -m "not slow"
+	@$(VENV)/bin/python -m pytest -m "not slow" $(IN_PARALLEL)
 
 test-slow: $(READY)
 	@echo "slow tests: sanitizers, wide matrices, long drills"
-	@$(VENV)/bin/python -m pytest -m "slow and not gpu"
+	@$(VENV)/bin/python -m pytest -m "slow and not gpu" $(IN_PARALLEL)
 
 checks: $(READY)
 	@$(VENV)/bin/ruff format --check .
