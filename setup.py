@@ -12,23 +12,25 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pybind11
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # pybind11 and torch count as system headers: their conversions are not ours to warn about. Losing bits silently is an error.
 WARNINGS = [
     "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion",
+    "-Wno-restrict",  # GCC 12 sees overlaps in std::string that are not there (its bug 105651)
     "-Werror=conversion", "-Werror=sign-conversion", "-Werror=return-type", "-Werror=uninitialized",
 ]  # fmt: skip
-MODULE_ARGUMENTS = ["-O3", "-g0", *WARNINGS, "-isystem", pybind11.get_include()]
-
-LIBRARY_ARGUMENTS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", *WARNINGS]
+COMPILE = [os.environ.get("CXX", "g++"), "-std=c++20", "-O3", "-g0", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", *WARNINGS, "-c"]
+LINK = [COMPILE[0], "-shared", "-s"]
+MODULE_ARGUMENTS = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
 KERNEL_ARGUMENTS = ["-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"]
 INSTRUCTION_SETS = {
     "baseline": [],
@@ -38,7 +40,9 @@ INSTRUCTION_SETS = {
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
 CUDA_ARCHITECTURES = ("80", "89", "90a", "100")
 
+MODULES = {"_corpus": sorted(Path("csrc/corpus").glob("*.cpp")), "_data": sorted(Path("csrc/data").glob("*.cpp"))}
 OPS = Path("csrc/ops")
+MODULES["_ops"] = [OPS / "module.cpp"]
 KERNELS = sorted(path for path in OPS.glob("*.cpp") if path.stem not in {"module", "instruction_set"})
 
 
@@ -86,7 +90,7 @@ def torch_folder() -> Path:
 
 
 class BuildExtensions(build_ext):  # type: ignore[misc]  # setuptools has no types
-    """Compiles the kernel library its own way: each CPU kernel once an instruction set, the .cu files with nvcc."""
+    """Compiles the objects of all modules at once, on all cores: each CPU kernel once an instruction set, the .cu files with nvcc."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """The kernel library belongs to no version of Python, and its name says none."""
@@ -94,41 +98,48 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # setuptools has no typ
             return str(Path(*fullname.split("."))) + ".so"
         return str(super().get_ext_filename(fullname))
 
-    def build_extension(self, extension: Extension) -> None:
-        """Build one module or the kernel library."""
-        output = Path(self.get_ext_fullpath(extension.name))
-        if extension.name.endswith("._ops_kernels"):
-            self._build_kernels(output)
-            return
-        if extension.name.endswith("._ops"):
-            extension.extra_link_args = [str(output.parent / "_ops_kernels.so"), "-Wl,-rpath,$ORIGIN"]
-        super().build_extension(extension)
-
-    def _build_kernels(self, output: Path) -> None:
-        torch, cuda = torch_folder(), find_cuda()
-        objects = Path(self.build_temp) / "ops"
-        commands = cpu_commands(objects, torch, cuda) + (cuda_commands(objects, cuda) if cuda else [])
-        for folder in {Path(command[-1]).parent for command in commands} | {output.parent}:
-            folder.mkdir(parents=True, exist_ok=True)
+    def build_extensions(self) -> None:
+        """Compile what is out of date, then link; the kernel library comes before the module that is linked to it."""
+        objects, torch, cuda = Path(self.build_temp), torch_folder(), find_cuda()
+        modules = {name: module_commands(objects / name, sources) for name, sources in MODULES.items()}
+        kernels = kernel_commands(objects / "ops", torch, cuda) + (cuda_commands(objects / "ops", cuda) if cuda else [])
+        outputs = {
+            extension.name.rpartition(".")[2]: Path(self.get_ext_fullpath(extension.name)) for extension in self.extensions
+        }
+        commands = [*chain.from_iterable(modules.values()), *kernels]
+        for path in [*(Path(command[-1]) for command in commands), *outputs.values()]:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(run, filter(is_stale, commands)))
-        run(link_command([command[-1] for command in commands], output, torch, cuda))
+            list(pool.map(run, sorted(filter(is_stale, commands), key=is_quick)))
+        run(link_kernels([command[-1] for command in kernels], outputs["_ops_kernels"], torch, cuda))
+        for name, compiled in modules.items():
+            linked_to = [str(outputs["_ops_kernels"]), "-Wl,-rpath,$ORIGIN"] if name == "_ops" else []
+            run([*LINK, *[command[-1] for command in compiled], *linked_to, "-o", str(outputs[name])])
 
 
-def cpu_commands(objects: Path, torch: Path, cuda: Cuda | None) -> list[list[str]]:
-    """One compiler call an object; the object's path is the last word. The slow ones come first."""
+def is_quick(command: list[str]) -> bool:
+    """Whether a compilation is one of the many short ones: the long ones start first, so that none of them is left over at the end."""
+    return not (command[-3].endswith((".cu", "module.cpp")) or "bindings" in command[-3])
+
+
+def module_commands(objects: Path, sources: list[Path]) -> list[list[str]]:
+    """One compiler call an object of a Python module; the source is the third word from the end, the object the last."""
+    return [[*COMPILE, *MODULE_ARGUMENTS, str(source), "-o", str(objects / f"{source.stem}.o")] for source in sources]
+
+
+def kernel_commands(objects: Path, torch: Path, cuda: Cuda | None) -> list[list[str]]:
+    """One compiler call an object of the kernel library: its bindings to torch, and each CPU kernel once an instruction set."""
     includes = [word for folder in ("include", "include/torch/csrc/api/include") for word in ("-isystem", str(torch / folder))]
     defined = (
         [f'-DMEGATRON_ASTRO_CUDA_ARCHITECTURES="{" ".join(CUDA_ARCHITECTURES)}"', "-DMEGATRON_ASTRO_WITH_CUDA"] if cuda else []
     )
-    compiler = [os.environ.get("CXX", "g++"), *LIBRARY_ARGUMENTS, "-c"]
     bindings = [
-        [*compiler, STABLE_ABI, *defined, *includes, str(source), "-o", str(objects / "bindings" / f"{source.stem}.o")]
+        [*COMPILE, STABLE_ABI, *defined, *includes, str(source), "-o", str(objects / "bindings" / f"{source.stem}.o")]
         for source in [*sorted((OPS / "bindings").glob("*.cpp")), OPS / "instruction_set.cpp"]
     ]
     kernels = [
         [
-            *compiler,
+            *COMPILE,
             *KERNEL_ARGUMENTS,
             *arguments,
             f"-DMEGATRON_ASTRO_ISA={name}",
@@ -152,7 +163,7 @@ def cuda_commands(objects: Path, cuda: Cuda) -> list[list[str]]:
     ]
 
 
-def link_command(objects: list[str], output: Path, torch: Path, cuda: Cuda | None) -> list[str]:
+def link_kernels(objects: list[str], output: Path, torch: Path, cuda: Cuda | None) -> list[str]:
     """Link against torch, whose libraries the process has loaded by then; CUDA's runtime goes in whole, so that it loads without a driver.
 
     libtorch.so brings torch's CUDA libraries where there are any: it must stay even though nothing here names it.
@@ -161,7 +172,7 @@ def link_command(objects: list[str], output: Path, torch: Path, cuda: Cuda | Non
     if cuda:
         folder = next(path for path in (cuda.root / "lib64", cuda.root / "lib") if (path / "libcudart_static.a").is_file())
         libraries += [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-    return [os.environ.get("CXX", "g++"), "-shared", "-s", f"-Wl,-soname,{output.name}", *objects, *libraries, "-o", str(output)]
+    return [*LINK, f"-Wl,-soname,{output.name}", *objects, *libraries, "-o", str(output)]
 
 
 def is_stale(command: list[str]) -> bool:
@@ -180,27 +191,13 @@ def run(command: list[str]) -> None:
         print(done.stderr)
 
 
-def module(name: str, sources: list[Path]) -> Pybind11Extension:
-    """A Python module of our own sources."""
-    return Pybind11Extension(
-        f"megatron_astro.{name}",
-        sources=[str(source) for source in sources],
-        depends=sorted(map(str, Path("csrc").rglob("*.h"))),
-        cxx_std=20,
-        extra_compile_args=MODULE_ARGUMENTS,
-    )
+def extension(name: str, sources: list[Path]) -> Extension:
+    """What setuptools must know: the name, and what belongs into a source distribution."""
+    headers = sorted(str(path) for pattern in ("*.h", "*.cuh", "*.cu") for path in Path("csrc").rglob(pattern))
+    return Extension(f"megatron_astro.{name}", sources=[str(source) for source in sources], depends=headers)
 
-
-ParallelCompile(default=0).install()  # as many files at once as there are cores
 
 setup(
-    ext_modules=[
-        module("_corpus", sorted(Path("csrc/corpus").glob("*.cpp"))),
-        module("_data", sorted(Path("csrc/data").glob("*.cpp"))),
-        Extension(
-            "megatron_astro._ops_kernels", sources=[str(path) for path in KERNELS], depends=list(map(str, OPS.rglob("*.h")))
-        ),
-        module("_ops", [OPS / "module.cpp"]),
-    ],
+    ext_modules=[extension(name, sources) for name, sources in {**MODULES, "_ops_kernels": KERNELS}.items()],
     cmdclass={"build_ext": BuildExtensions},
 )

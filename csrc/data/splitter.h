@@ -49,7 +49,7 @@ class Splitter {
   }
 
  private:
-  uint8_t class_of(uint32_t code) const { return code < classes_.size() ? classes_[code] : kUnknown; }
+  uint8_t class_of(uint32_t code) const { return code < classes_.size() ? classes_[code] : uint8_t{kUnknown}; }
   bool is(uint32_t code, uint8_t bits) const { return (class_of(code) & bits) != 0; }
   const char* skip(const char* at, const char* end, uint8_t bits) const;
   const char* skip_other(const char* at, const char* end) const;

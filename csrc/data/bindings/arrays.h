@@ -10,12 +10,14 @@
 #include <utility>
 #include <vector>
 
-#include "../checks.h"
+#include "../../checks.h"
 
 namespace megatron_astro {
 
+namespace py = pybind11;
+
 template <typename Item>
-using Array = pybind11::array_t<Item, pybind11::array::c_style>;
+using Array = py::array_t<Item, py::array::c_style>;
 
 // All items of an array with the given number of dimensions.
 template <typename Item>
@@ -28,19 +30,19 @@ std::span<const Item> view(const Array<Item>& array, const char* name, int num_d
 
 // Hand a vector's memory to numpy without copying it, as rows of `columns` numbers; 0: one dimension.
 template <typename Row, typename Number = Row>
-pybind11::array to_array(std::vector<Row>&& values, pybind11::ssize_t columns = 0) {
+py::array to_array(std::vector<Row>&& values, py::ssize_t columns = 0) {
   auto owned = std::make_unique<std::vector<Row>>(std::move(values));
   const auto* data = reinterpret_cast<const Number*>(owned->data());
-  const auto size = static_cast<pybind11::ssize_t>(owned->size() * (sizeof(Row) / sizeof(Number)));
-  const pybind11::capsule owner(owned.get(), [](void* pointer) { delete static_cast<std::vector<Row>*>(pointer); });
+  const auto size = static_cast<py::ssize_t>(owned->size() * (sizeof(Row) / sizeof(Number)));
+  const py::capsule owner(owned.get(), [](void* pointer) { delete static_cast<std::vector<Row>*>(pointer); });
   owned.release();
-  if (columns == 0) return pybind11::array_t<Number>({size}, data, owner);
-  return pybind11::array_t<Number>({size / columns, columns}, data, owner);
+  if (columns == 0) return py::array_t<Number>({size}, data, owner);
+  return py::array_t<Number>({size / columns, columns}, data, owner);
 }
 
 // Structures of int64 numbers, one a row.
 template <typename Row>
-pybind11::array to_rows(std::vector<Row>&& rows) {
+py::array to_rows(std::vector<Row>&& rows) {
   static_assert(sizeof(Row) % sizeof(int64_t) == 0);
   return to_array<Row, int64_t>(std::move(rows), sizeof(Row) / sizeof(int64_t));
 }
@@ -51,16 +53,16 @@ template <typename Object>
 class Keeping : public Object {
  public:
   template <typename... Arguments>
-  explicit Keeping(std::vector<pybind11::object> kept, Arguments&&... arguments)
+  explicit Keeping(std::vector<py::object> kept, Arguments&&... arguments)
       : Object(std::forward<Arguments>(arguments)...), kept_(std::move(kept)) {}
 
  private:
-  std::vector<pybind11::object> kept_;
+  std::vector<py::object> kept_;
 };
 
 template <typename Build>
 auto without_gil(Build build) {
-  const pybind11::gil_scoped_release release;
+  const py::gil_scoped_release release;
   return build();
 }
 

@@ -1,10 +1,10 @@
+// Blends of datasets.
+#pragma once
+
 #include <algorithm>
 
+#include "../blending.h"
 #include "arrays.h"
-#include "bindings.h"
-#include "blending.h"
-
-namespace py = pybind11;
 
 namespace megatron_astro {
 
@@ -25,7 +25,7 @@ py::tuple greedy_indices(const Array<double>& weights, int64_t num_samples) {
   return py::make_tuple(to_array(std::move(built.datasets)), to_array(std::move(built.samples)));
 }
 
-py::array locate(const Blend& blend, int64_t first, int64_t count) {
+py::array locate_draws(const Blend& blend, int64_t first, int64_t count) {
   return to_rows(without_gil([&] {
     std::vector<Draw> draws;
     draws.reserve(allocation(checked_product(std::max<int64_t>(count, 0), sizeof(Draw))) / sizeof(Draw));
@@ -36,8 +36,8 @@ py::array locate(const Blend& blend, int64_t first, int64_t count) {
 
 }  // namespace
 
-void bind_blends(py::module_& module) {
-  py::class_<Blend>(module, "Blend").def("locate", &locate, py::arg("first"), py::arg("count"));
+inline void bind_blends(py::module_& module) {
+  py::class_<Blend>(module, "Blend").def("locate", &locate_draws, py::arg("first"), py::arg("count"));
   module.def("proportional_blend", &proportional_blend, py::arg("weights").noconvert());
   module.def("greedy_blend", &greedy_blend, py::arg("datasets").noconvert(), py::arg("samples").noconvert(), py::arg("num_datasets"));
   module.def("build_greedy_blend", &greedy_indices, py::arg("weights").noconvert(), py::arg("num_samples"));

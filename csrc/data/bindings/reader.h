@@ -1,14 +1,14 @@
+// The reader of batches.
+#pragma once
+
 #include <pybind11/stl.h>
 
 #include <optional>
 #include <string>
 #include <tuple>
 
+#include "../reader.h"
 #include "arrays.h"
-#include "bindings.h"
-#include "reader.h"
-
-namespace py = pybind11;
 
 namespace megatron_astro {
 
@@ -68,7 +68,7 @@ class OwningReader {
 
 }  // namespace
 
-void bind_reader(py::module_& module) {
+inline void bind_reader(py::module_& module) {
   py::class_<OwningReader>(module, "SampleReader")
       .def(py::init<std::vector<DatasetTuple>, py::object, int64_t, int64_t>(), py::arg("datasets"), py::arg("blend"),
            py::arg("seq_length"), py::arg("vocabulary_size"))

@@ -1,10 +1,10 @@
-#include "arrays.h"
-#include "bindings.h"
-#include "exact.h"
-#include "order.h"
-#include "permutation.h"
+// Orders of samples: exact, chunked and flat.
+#pragma once
 
-namespace py = pybind11;
+#include "../exact.h"
+#include "../order.h"
+#include "../permutation.h"
+#include "arrays.h"
 
 namespace megatron_astro {
 
@@ -76,7 +76,7 @@ py::array permutation(int64_t size, uint64_t seed, uint64_t stream) {
   }));
 }
 
-py::array locate(const Order& order, int64_t sample) {
+py::array locate_sample(const Order& order, int64_t sample) {
   require(sample >= 0, "sample is ", sample, "; it cannot be negative");
   return to_rows(without_gil([&] {
     Pieces pieces;
@@ -87,9 +87,9 @@ py::array locate(const Order& order, int64_t sample) {
 
 }  // namespace
 
-void bind_orders(py::module_& module) {
+inline void bind_orders(py::module_& module) {
   py::class_<Order>(module, "Order")
-      .def("locate", &locate, py::arg("sample"))
+      .def("locate", &locate_sample, py::arg("sample"))
       .def_property_readonly("num_samples", &Order::num_samples);
   const auto bounds = py::arg("bounds").noconvert();
   const auto seq_length = py::arg("seq_length");
