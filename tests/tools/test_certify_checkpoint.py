@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
@@ -17,19 +16,6 @@ def run(*arguments):
     command = [sys.executable, str(ROOT / "tools/certify_checkpoint.py"), *(str(argument) for argument in arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    )
-    path = tmp_path_factory.mktemp("tool") / "hf"
-    LlamaForCausalLM(config).save_pretrained(path)
-    return path
 
 
 def test_a_bound_that_cannot_be_kept_is_refused(folder):

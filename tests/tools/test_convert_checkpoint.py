@@ -22,19 +22,6 @@ def run(*arguments, largest_file=resource.RLIM_INFINITY):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    )
-    path = tmp_path_factory.mktemp("tool") / "hf"
-    LlamaForCausalLM(config).save_pretrained(path)
-    return path
-
-
 def test_converts_there_and_back(folder, tmp_path):
     there = run(folder, tmp_path / "megatron")
     assert there.returncode == 0, there.stderr
