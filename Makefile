@@ -7,16 +7,19 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$name && break; done)
 # Two tests at a time, whatever the number of cores: many of them start several ranks of their own.
 IN_PARALLEL := --numprocesses 2 --dist worksteal
+# These tests start ranks that would take a GPU each: they run as on a machine without one.
+WITHOUT_GPU := CUDA_VISIBLE_DEVICES=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
 SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
 
-.PHONY: help setup demo test test-slow checks format clean
+.PHONY: help setup demo test test-slow test-gpu checks format clean
 
 help:
 	@echo "make demo     the whole workflow on a small real LLaMA (about 10 minutes on 2 cores, after set-up)"
 	@echo "make test     the tests (about 15 minutes on 2 cores)"
 	@echo "make test-slow the tests left out there"
+	@echo "make test-gpu  the tests that need an NVIDIA GPU"
 	@echo "make checks   style, types, layering"
 	@echo "make setup    only prepare $(VENV); tools then run as $(VENV)/bin/python tools/NAME.py --help"
 
@@ -39,11 +42,15 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "tests: about 15 minutes on 2 cores; the percentage is of the number of tests"
-	@$(VENV)/bin/python -m pytest -m "not slow" $(IN_PARALLEL)
+	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "not slow and not gpu" $(IN_PARALLEL)
 
 test-slow: $(READY)
 	@echo "slow tests: sanitizers, wide matrices, long drills"
-	@$(VENV)/bin/python -m pytest -m "slow and not gpu" $(IN_PARALLEL)
+	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "slow and not gpu" $(IN_PARALLEL)
+
+test-gpu: $(READY)
+	@echo "GPU tests: operations and training on one NVIDIA GPU; the extensions must have been built where nvcc is"
+	@$(VENV)/bin/python -m pytest -m gpu
 
 checks: $(READY)
 	@$(VENV)/bin/ruff format --check .

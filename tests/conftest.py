@@ -14,6 +14,15 @@ LINES = [
 ]
 
 
+def pytest_runtest_setup(item):
+    """A test marked `gpu` runs where there is one (`make test-gpu`)."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer_folder(tmp_path_factory):
     """A byte-level BPE tokenizer of 300 tokens in the files of a Hugging Face folder; <|end|> is 0, <|begin|> is 1."""

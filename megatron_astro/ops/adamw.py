@@ -75,8 +75,8 @@ def adamw_fused(tensors: AdamwTensors, settings: AdamwSettings, gradient_scale: 
         tensors.exp_avgs,
         tensors.exp_avg_sqs,
         tensors.copies,
-        torch.tensor(settings.learning_rate, dtype=torch.float32, device=device),
-        torch.tensor(float(settings.step), dtype=torch.float32, device=device),
+        torch.full((), settings.learning_rate, dtype=torch.float32, device=device),  # filled there: no copy from the host
+        torch.full((), float(settings.step), dtype=torch.float32, device=device),
         torch.ones((), device=device) if gradient_scale is None else gradient_scale,
         settings.beta1,
         settings.beta2,

@@ -9,15 +9,26 @@ from megatron_astro import _ops
 SETS = ("baseline", "avx2", "avx512")
 
 
-@pytest.fixture(params=SETS)
+@pytest.fixture(params=[*SETS, pytest.param("cuda", marks=pytest.mark.gpu)])
 def instruction_set(request):
-    """Run the kernels of each instruction set in turn."""
+    """Run the kernels of each instruction set in turn, and those of the GPU: tensors are made there."""
+    if request.param == "cuda":
+        with torch.device("cuda"):
+            yield request.param
+        return
     before = _ops.instruction_set()
     if SETS.index(request.param) > SETS.index(_ops.best_instruction_set()):
         pytest.skip(f"this processor has no {request.param}")
     _ops.use_instruction_set(request.param)
     yield request.param
     _ops.use_instruction_set(before)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """The device on which a test makes its tensors."""
+    with torch.device(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")
@@ -83,5 +94,47 @@ def same_when_compiled():
             results.append([tensor.grad for tensor in inputs])
         for eager, compiled in zip(*results, strict=True):
             torch.testing.assert_close(compiled, eager)
+
+    return check
+
+
+@pytest.fixture
+def same_in_a_cuda_graph():
+    """A step on tensors, captured as a CUDA graph and replayed on other values, against the same step launched from Python, bit for bit.
+
+    The step gets copies of the tensors, may change them, and returns those to compare.
+    """
+
+    def check(step, tensors, others):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # a capture wants every library and buffer set up before
+            step([tensor.clone() for tensor in tensors])
+        torch.cuda.current_stream().wait_stream(side)
+        graph, inputs = torch.cuda.CUDAGraph(), [tensor.clone() for tensor in tensors]
+        with torch.cuda.graph(graph):
+            results = step(inputs)
+        for tensor, other in zip(inputs, others, strict=True):
+            tensor.copy_(other)
+        graph.replay()
+        torch.cuda.synchronize()
+        for replayed, expected in zip(results, step([tensor.clone() for tensor in others]), strict=True):
+            assert torch.equal(replayed, expected)
+
+    return check
+
+
+@pytest.fixture
+def gradients_in_a_cuda_graph(same_in_a_cuda_graph, random):
+    """As same_in_a_cuda_graph, for outputs and gradients of a function of bfloat16 tensors of some shapes."""
+
+    def check(function, *shapes):
+        def step(tensors):
+            inputs = [tensor.detach().requires_grad_() for tensor in tensors]
+            output = function(*(tensor * 1 for tensor in inputs))
+            return [output.detach().clone(), *torch.autograd.grad(output.float().sum(), inputs)]
+
+        with torch.device("cuda"):
+            same_in_a_cuda_graph(step, *(random(torch.bfloat16, *shapes) for _ in range(2)))
 
     return check

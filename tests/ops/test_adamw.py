@@ -125,9 +125,29 @@ def test_the_raw_operation_refuses(changes, text):
         call(**changes)
 
 
-def test_torch_knows_the_operations():
+def test_torch_knows_the_operations(device):
     tensors = [[torch.randn(5), torch.randn(3)] for _ in range(3)]
     numbers = [torch.tensor(1.0)] * 3
     copies = [torch.zeros(5).bfloat16(), torch.zeros(3).bfloat16()]
     opcheck(raw.adamw_.default, (*tensors, [torch.rand(5), torch.rand(3)], copies, *numbers, 0.9, 0.95, 1e-8, 0.1))
     opcheck(raw.squared_norm.default, (tensors[0],))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(same_in_a_cuda_graph):
+    """Learning rate, step and scale are tensors, so that a replayed step may have other ones."""
+
+    def update(tensors):
+        *lists, learning_rate, step, scale = tensors
+        parameters, gradients, exp_avgs, exp_avg_sqs = ([tensor] for tensor in lists)
+        copies = [torch.empty_like(parameters[0], dtype=torch.bfloat16)]
+        numbers = (learning_rate, step, scale * raw.squared_norm(gradients).sqrt().float(), 0.9, 0.95, 1e-8, 0.1)
+        raw.adamw_(parameters, gradients, exp_avgs, exp_avg_sqs, copies, *numbers)
+        return [*parameters, *exp_avgs, *exp_avg_sqs, *copies]
+
+    with torch.device("cuda"):
+        values = [
+            [*torch.rand(4, 100_003).unbind(), torch.tensor(1e-3 * step), torch.tensor(step), torch.tensor(0.1)]
+            for step in (1.0, 2.0)
+        ]
+    same_in_a_cuda_graph(update, *values)

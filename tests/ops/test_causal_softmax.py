@@ -55,7 +55,7 @@ def test_the_raw_operation_refuses(scores, text):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_knows_the_operations(dtype, random):
+def test_torch_knows_the_operations(dtype, device, random):
     grad, scores = random(dtype, (2, 3, 4), (2, 3, 4))
     opcheck(raw.causal_softmax.default, (scores, 0.5))
     opcheck(raw.causal_softmax_backward.default, (grad, scores, 0.5))
@@ -64,3 +64,8 @@ def test_torch_knows_the_operations(dtype, random):
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda scores: causal_softmax_fused(scores, 0.5).square().sum(), random(torch.float32, (2, 3, 4)))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(gradients_in_a_cuda_graph):
+    gradients_in_a_cuda_graph(lambda scores: causal_softmax_fused(scores, 0.5), (2, 65, 130))

@@ -115,12 +115,18 @@ def test_the_raw_operation_refuses(arguments, text):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_knows_the_operations(dtype, random):
-    (logits,) = random(dtype, (4, 9))
-    opcheck(raw.cross_entropy_statistics.default, (logits, LABELS, 0, -100))
-    opcheck(raw.cross_entropy_gradient_.default, (logits, LABELS, *torch.rand(3, 4), 0, -100))
+def test_torch_knows_the_operations(dtype, device, random):
+    (logits,), labels = random(dtype, (4, 9)), LABELS.to(device)
+    opcheck(raw.cross_entropy_statistics.default, (logits, labels, 0, -100))
+    opcheck(raw.cross_entropy_gradient_.default, (logits, labels, *torch.rand(3, 4), 0, -100))
 
 
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda logits: cross_entropy_fused(logits * 2, LABELS).square().sum(), random(torch.float32, (4, 9)))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(gradients_in_a_cuda_graph):
+    labels = some_labels(33, 128_256).cuda()
+    gradients_in_a_cuda_graph(lambda logits: cross_entropy_fused(logits, labels), (33, 128_256))

@@ -96,7 +96,7 @@ def test_the_raw_operation_refuses(arguments, text):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_knows_the_operations(dtype, random):
+def test_torch_knows_the_operations(dtype, device, random):
     hidden, residual, weight, grad = random(dtype, (3, 5, 8), (3, 5, 8), (8,), (3, 5, 8))
     opcheck(raw.rms_norm.default, (hidden, weight, EPSILON))
     opcheck(raw.add_rms_norm.default, (hidden, residual, weight, EPSILON))
@@ -111,3 +111,11 @@ def test_compiles_as_one_graph(random, same_when_compiled):
         return (output * total).sum()
 
     same_when_compiled(norm_of_norm, random(torch.float32, (6, 16), (16,)))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(gradients_in_a_cuda_graph):
+    def norm_of_norm(hidden, weight):
+        return add_rms_norm_fused(rms_norm_fused(hidden, weight, EPSILON), hidden, weight, EPSILON)[0]
+
+    gradients_in_a_cuda_graph(norm_of_norm, (33, 4096), (4096,))

@@ -108,8 +108,9 @@ def test_the_raw_operation_refuses(arguments, text):
         raw.rope(*arguments, 0, False)
 
 
-@pytest.mark.parametrize("cu_seqlens", [None, torch.tensor([0, 2, 4], dtype=torch.int32)])
-def test_torch_knows_the_operations(cu_seqlens, random):
+@pytest.mark.parametrize("packed", [False, True])
+def test_torch_knows_the_operations(packed, device, random):
+    cu_seqlens = torch.tensor([0, 2, 4], dtype=torch.int32) if packed else None
     query, key = random(torch.bfloat16, (4, 1, 2, 8), (4, 1, 1, 8))
     for operation in (raw.rope_, raw.rope):
         opcheck(operation.default, (query, key, frequencies(8), cu_seqlens, 3, False))
@@ -122,3 +123,9 @@ def test_compiles_as_one_graph(random, same_when_compiled):
         return (query * key).square().sum()
 
     same_when_compiled(score, random(torch.float32, (4, 1, 2, 8), (4, 1, 2, 8)))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(gradients_in_a_cuda_graph):
+    inverse_frequencies = frequencies(128).cuda()
+    gradients_in_a_cuda_graph(lambda query, key: rope_fused(query, key, inverse_frequencies)[0], (65, 2, 8, 128), (65, 2, 2, 128))

@@ -59,7 +59,7 @@ def test_the_raw_operation_refuses(call, text):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_torch_knows_the_operations(dtype, random):
+def test_torch_knows_the_operations(dtype, device, random):
     grad, gates = random(dtype, (3, 5, 4), (3, 5, 8))
     opcheck(raw.swiglu.default, (gates,))
     opcheck(raw.swiglu_backward.default, (grad, gates))
@@ -68,3 +68,8 @@ def test_torch_knows_the_operations(dtype, random):
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda gates: swiglu_fused(gates * 2).square().sum(), random(torch.float32, (6, 16)))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_replays_it(gradients_in_a_cuda_graph):
+    gradients_in_a_cuda_graph(swiglu_fused, (33, 2816))

@@ -96,6 +96,24 @@ def test_golden_losses(one_rank, metrics):
     )  # another processor sums in another order, as a layout does
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_gpu_trains_as_a_cpu_does(backend, tmp_path, train, metrics):
+    """Within the rule above: both compute in float32 (TF32 is off), and sum in another order."""
+    train(tmp_path / "run", *(word for name in OPERATIONS for word in (f"--ops.{name}", backend)))
+    golden = json.loads((ROOT / "tests/golden/tiny_run.json").read_text())
+    assert_same_numbers(metrics(tmp_path / "run"), golden["loss_and_grad_norm"])
+
+
+@pytest.mark.gpu
+def test_a_gpu_in_bfloat16_resumes_bit_for_bit(tmp_path, train, metrics):
+    options = ("--model.dtype", "bfloat16", *(word for name in OPERATIONS for word in (f"--ops.{name}", "fused")))
+    train(tmp_path / "whole", *options)
+    train(tmp_path / "parts", *options, "--training.stop-after", 5)
+    train(tmp_path / "parts", *options)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+
+
 def test_stop_and_resume_is_bit_for_bit(tmp_path, train, one_rank, metrics, ledger):
     train(tmp_path / "run", "--training.stop-after", 5)
     assert len(metrics(tmp_path / "run")) == 5
