@@ -45,7 +45,8 @@ test: $(READY)
 	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "not slow and not gpu" $(IN_PARALLEL)
 
 test-slow: $(READY)
-	@echo "slow tests: sanitizers, wide matrices, long drills"
+	@$(PIP) install --quiet --no-deps mergekit==0.1.5 # its formulas are compared with; what it depends on is not needed
+	@echo "slow tests: sanitizers, wide matrices, long drills (about 20 minutes on 2 cores)"
 	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "slow and not gpu" $(IN_PARALLEL)
 
 test-gpu: $(READY)
