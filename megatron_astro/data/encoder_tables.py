@@ -24,6 +24,8 @@ GPT4_PIECES = re.compile(
     r"\| \?\[\^\\s\\p\{L\}\\p\{N\}\]\+\[\\r\\n\]\*\|\\s\*\[\\r\\n\]\+\|\\s\+\(\?!\\S\)\|\\s\+"
 )
 LETTER, NUMBER, SPACE, DIGIT, UNKNOWN = 1, 2, 4, 8, 128
+PATTERNS = {LETTER: r"\p{L}", NUMBER: r"\p{N}", SPACE: r"\s"}
+UNUSED = frozenset({"Cn", "Cs", "Co"})
 PREFIXES = {"always": 1, "first": 2, "never": 3}  # of a Metaspace; 0 is a Prepend normaliser
 
 Json = Mapping[str, Any]
@@ -63,22 +65,30 @@ def _byte_level(content: Json, merges: Sequence[Merge]) -> Encoder:
     family, longest_number, digits_apart = _pieces(content["pre_tokenizer"])
     alphabet = byte_alphabet()
     _require(all(character in vocabulary for character in alphabet), "its vocabulary lacks a byte")
-    known = {character: byte for byte, character in enumerate(alphabet)}
-    whole = content["model"].get("ignore_merges")
-    writable = ((token, id_) for token, id_ in vocabulary.items() if all(one in known for one in token))
-    words = [(bytes(known[one] for one in token), id_) for token, id_ in writable]
     added = _added_tokens(content, normalised=False)
     return byte_level_encoder(
         _merge_arrays(merges, vocabulary, range(len(merges))),
         np.array([vocabulary[character] for character in alphabet], np.int32),
-        words if whole else [],
+        _in_bytes(vocabulary) if content["model"].get("ignore_merges") else [],
         added.tokens,
         added.refused,
         family,
         digits_apart,
         longest_number,
-        character_classes(),
+        character_classes(digits=digits_apart),
     )
+
+
+def _in_bytes(vocabulary: Mapping[str, int]) -> list[tuple[bytes, int]]:
+    """The tokens that are written in the byte alphabet, as bytes: no other is ever a whole word of a text."""
+    to_bytes = dict.fromkeys(range(256), 256)  # which latin-1 cannot write
+    to_bytes |= {ord(character): byte for byte, character in enumerate(byte_alphabet())}
+    words = []
+    for token, number in vocabulary.items():
+        word = token.translate(to_bytes)
+        if word.isascii() or max(word) <= "\xff":
+            words.append((word.encode("latin-1"), number))
+    return words
 
 
 def _characters(content: Json, merges: Sequence[Merge]) -> Encoder:
@@ -193,23 +203,31 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in seen else chr(next(unseen)) for byte in range(256)]
 
 
+ASSIGNED = 0x33480
+"""Past the last code point of a letter, number or blank in Unicode 17; what lies beyond goes to the reference."""
+
+
 @cache
-def character_classes() -> npt.NDArray[np.uint8]:
-    """Bits by code point, [0x110000]: what the `tokenizers` library takes for letters, numbers, blanks and digits.
+def character_classes(*, digits: bool) -> npt.NDArray[np.uint8]:
+    """Bits by code point, [0x110000]: what the `tokenizers` library takes for letters, numbers and blanks, and for digits if asked.
 
     Code points that are not assigned (in Python's version of Unicode) or are for private use are `UNKNOWN`; texts with them are rare.
     """
-    codes = np.array([code for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")])
-    text = "".join(map(chr, codes))
+    codes = np.array([code for code, one in enumerate(map(chr, range(ASSIGNED))) if unicodedata.category(one) not in UNUSED])
+    text = codes.astype("<u4").tobytes().decode("utf-32-le")
     classes = np.full(0x110000, UNKNOWN, np.uint8)
     classes[codes] = 0
-    for bit, pattern in ((LETTER, r"\p{L}"), (NUMBER, r"\p{N}"), (SPACE, r"\s")):
-        inside = np.ones(codes.size, bool)
-        for _, (start, stop) in pre_tokenizers.Split(Regex(f"{pattern}+"), "removed").pre_tokenize_str(text):
-            inside[start:stop] = False
-        classes[codes[inside]] |= bit
-    classes[codes[_digits(text)]] |= DIGIT
+    runs = pre_tokenizers.Split(Regex("|".join(f"{pattern}+" for pattern in PATTERNS.values())), "isolated")
+    for run, (start, stop) in runs.pre_tokenize_str(text):  # one pass over all characters, then a question a run of like ones
+        classes[codes[start:stop]] = sum(bit for bit, pattern in PATTERNS.items() if _matches(pattern, run[0]))
+    if digits:
+        classes[codes[_digits(text)]] |= DIGIT
     return classes
+
+
+def _matches(pattern: str, character: str) -> bool:
+    """Whether the `tokenizers` library sees a character in a pattern: then it cuts it out, and nothing is left."""
+    return not pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(character)
 
 
 def _digits(text: str) -> npt.NDArray[np.int64]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def write_dataset(request: TokenizeRequest) -> TokenizeResult:
         with _locked(folder), ThreadPoolExecutor(1) as thread:
             _prepare(folder, _plan(request, settings, parts, tokenizer.sha256))
             digests = [thread.submit(file_sha256, path) for path in request.inputs]
-            records = _tokenize(parts, settings, folder, request.num_workers)
+            worker = PartWorker(settings=settings, folder=folder)
+            records = _tokenize(parts, worker, tokenizer, request.num_workers)
             result = _merge(request, tokenizer, parts, records, folder, digests)
     except OSError as error:
         raise DataError(f"cannot write {request.prefix}: {error.strerror}; free the disk or name another output") from error
@@ -153,13 +155,14 @@ def _prepare(folder: Path, plan: dict[str, Any]) -> None:
     write_atomic(path, content)
 
 
-def _tokenize(parts: list[CorpusPart], settings: TokenizeSettings, folder: Path, num_workers: int) -> list[PartRecord]:
+def _tokenize(parts: list[CorpusPart], worker: PartWorker, tokenizer: TextTokenizer, num_workers: int) -> list[PartRecord]:
     """The records of all parts, those already there included."""
+    folder = worker.folder
     waiting = [(number, part) for number, part in enumerate(parts) if not part_file(folder, number, "json").exists()]
     if len(waiting) < len(parts):
         logger.info("going on with %s: %d of %d parts are done", folder, len(parts) - len(waiting), len(parts))
-    worker = PartWorker(settings=settings, folder=folder)
-    done = run_tasks(worker, waiting, min(num_workers, len(waiting)))
+    num_workers = min(num_workers, len(waiting))
+    done = run_tasks(worker if num_workers > 1 else partial(worker.with_tokenizer, tokenizer), waiting, num_workers)
     for _ in track(done, total=len(waiting), title="Tokenising", unit="parts", logger=logger):
         pass
     return [read_record(part_file(folder, number, "json"), PartRecord) for number in range(len(parts))]

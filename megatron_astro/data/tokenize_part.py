@@ -71,7 +71,10 @@ class PartWorker:
 
     def __call__(self) -> Callable[[tuple[int, CorpusPart]], PartRecord]:
         """Load the tokenizer; return the function."""
-        tokenizer = TextTokenizer(self.settings.tokenizer)
+        return self.with_tokenizer(TextTokenizer(self.settings.tokenizer))
+
+    def with_tokenizer(self, tokenizer: TextTokenizer) -> Callable[[tuple[int, CorpusPart]], PartRecord]:
+        """The function, with a tokenizer that this process has loaded already."""
         encode = _conversations(tokenizer) if self.settings.conversations else _documents(tokenizer)
 
         def work(task: tuple[int, CorpusPart]) -> PartRecord:

@@ -4,11 +4,11 @@ No token is added that was not asked for: the template that a LLaMA tokenizer ad
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
 from tokenizers import Tokenizer
 
 from megatron_astro._data import Encoder
@@ -52,7 +52,7 @@ class _HuggingFaceModel:
         return None  # the folder's other files name them
 
     def build_encoder(self) -> Encoder:
-        return build_encoder(json.loads(self._content))
+        return build_encoder(msgspec.json.decode(self._content))
 
 
 class TextTokenizer:
@@ -181,8 +181,8 @@ def read_config(path: Path) -> dict[str, object]:
 
 def _parse_object(path: Path, content: bytes) -> dict[str, object]:
     try:
-        parsed = json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        parsed = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not JSON: {error}; copy the model's own file there") from error
     if not isinstance(parsed, dict):
         raise DataError(f"{path} holds a {type(parsed).__name__}, not an object; copy the model's own file there")
