@@ -2,7 +2,7 @@
 
 Peers: Megatron-LM's tools/preprocess_data.py, its loop over documents written down again here (json.loads, tokenize, append EOD,
 IndexedDatasetBuilder of the installed megatron-core, one document at a time), with the reference tokenizer library; and megatron-core's
-_IndexWriter. Usage: benchmarks/tokenize_corpus.py CORPUS.jsonl --tokenizers FOLDER [FOLDER ...] [--repeats N]
+_IndexWriter. Usage: benchmarks/tokenize_corpus.py CORPUS.jsonl --tokenizers FOLDER [FOLDER ...] [--repeats N] [--workers N]
 """
 
 import argparse
@@ -66,13 +66,13 @@ def megatron_loop(corpus: Path, tokenizer: TextTokenizer, eod: int, prefix: Path
     builder.finalize(f"{prefix}.idx")
 
 
-def tokenising(corpus: Path, folder: Path, repeats: int, work: Path) -> None:
+def tokenising(corpus: Path, folder: Path, repeats: int, workers: int, work: Path) -> None:
     """The whole command, from JSONL to a dataset with its sidecar, against Megatron's loop."""
     tokenizer = TextTokenizer(folder)
     eod, ours, theirs = tokenizer.end_of_document(), [], []
     for number in range(repeats):
         mine, other = (work / f"{whose}_{folder.name}{number}" for whose in ("ours", "theirs"))
-        request = TokenizeRequest(inputs=(corpus,), tokenizer=folder, prefix=mine, eos_id=eod, split="all")
+        request = TokenizeRequest(inputs=(corpus,), tokenizer=folder, prefix=mine, eos_id=eod, split="all", workers=workers)
         ours.append(cpu_seconds(partial(write_dataset, request)))
         theirs.append(cpu_seconds(partial(megatron_loop, corpus, tokenizer, eod, other)))
     same = all(Path(f"{mine}.{end}").read_bytes() == Path(f"{other}.{end}").read_bytes() for end in ("bin", "idx"))
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--tokenizers", type=Path, nargs="+", required=True)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="our processes; Megatron's loop is one")
     options = parser.parse_args()
     packages = ("tokenizers", "sentencepiece", "megatron-core", "numpy")
     model = next(
@@ -133,7 +134,7 @@ def main() -> None:
     print("| what | ours, CPU s: min / median / max | Megatron's way | ratio of medians | |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for tokenizer in options.tokenizers:
-            tokenising(options.corpus, tokenizer, options.repeats, Path(folder))
+            tokenising(options.corpus, tokenizer, options.repeats, options.workers, Path(folder))
         index_writing(options.repeats, Path(folder))
         verifying(options.repeats, Path(folder))
 

@@ -85,6 +85,7 @@ int64_t ChunkedOrder::append_from(const Epoch& epoch, int64_t token, int64_t cou
 int64_t ChunkedOrder::append_chunk(const Epoch& epoch, int64_t chunk, int64_t skip, int64_t count, Pieces& pieces) const {
   const int64_t first = chunk * chunk_documents_;
   const int64_t size = std::min(chunk_documents_, documents_.size() - first);
+  documents_.prefetch(first, first + std::min<int64_t>(size, 512));  // while the permutation is made
   const KeyedPermutation inside(size, epoch.key.with(kFirstChunk + static_cast<uint64_t>(chunk)));
   int64_t taken = 0;
   for (int64_t place = 0; place < size && taken < count; ++place) {

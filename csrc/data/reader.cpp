@@ -77,15 +77,13 @@ std::vector<Origin> SampleReader::read(int64_t first, std::span<int64_t> ids) co
   draws.reserve(as_size(num_rows));
   blend_->locate(first, num_rows, draws);
   std::vector<Origin> origins;
-  Pieces pieces;
+  Pieces pieces, next;
+  if (num_rows > 0) locate(draws[0], next);
   for (int64_t row = 0; row < num_rows; ++row) {
+    std::swap(pieces, next);
+    if (row + 1 < num_rows) locate(draws[as_size(row + 1)], next);  // its tokens are on their way while this row's are widened
     const Draw draw = draws[as_size(row)];
-    require(0 <= draw.dataset && draw.dataset < length_of(datasets_), "the blend draws from dataset ", draw.dataset);
     const Dataset& dataset = datasets_[as_size(draw.dataset)];
-    require(0 <= draw.sample, "the blend draws sample ", draw.sample, " from ", dataset.name);
-    pieces.clear();
-    dataset.order->locate(draw.sample, pieces);
-    for (const Piece& piece : pieces) prefetch(dataset, piece);
     int64_t filled = 0;
     for (const Piece& piece : pieces) {
       require(piece.count <= sample_tokens() - filled, dataset.name, ": its order gives samples of more than ", sample_tokens());
@@ -96,6 +94,16 @@ std::vector<Origin> SampleReader::read(int64_t first, std::span<int64_t> ids) co
     require(filled == sample_tokens(), dataset.name, ": its order gives samples of ", filled, " tokens, not ", sample_tokens());
   }
   return origins;
+}
+
+// The pieces of a drawn sample, their tokens asked for.
+void SampleReader::locate(const Draw& draw, Pieces& pieces) const {
+  require(0 <= draw.dataset && draw.dataset < length_of(datasets_), "the blend draws from dataset ", draw.dataset);
+  const Dataset& dataset = datasets_[as_size(draw.dataset)];
+  require(0 <= draw.sample, "the blend draws sample ", draw.sample, " from ", dataset.name);
+  pieces.clear();
+  dataset.order->locate(draw.sample, pieces);
+  for (const Piece& piece : pieces) prefetch(dataset, piece);
 }
 
 }  // namespace megatron_astro

@@ -39,6 +39,8 @@ class SampleReader {
   int64_t sample_tokens() const { return seq_length_ + 1; }
 
  private:
+  void locate(const Draw& draw, Pieces& pieces) const;
+
   std::vector<Dataset> datasets_;
   const Blend* blend_;
   int64_t seq_length_;
