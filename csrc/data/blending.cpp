@@ -116,9 +116,9 @@ GreedyBlend::GreedyBlend(std::span<const int16_t> datasets, std::span<const int6
 
 void GreedyBlend::locate(int64_t first, int64_t count, std::vector<Draw>& draws) const {
   require_range(first, count);
-  require(checked_add(first, count) <= length_of(datasets_), "samples ", first, " to ", first + count - 1, " leave the blend of ",
-          datasets_.size());
-  for (int64_t n = first; n < first + count; ++n) draws.push_back({datasets_[as_size(n)], samples_[as_size(n)]});
+  const int64_t end = checked_add(first, count);  // before the message below, whose words are worked out whether it is needed or not
+  require(end <= length_of(datasets_), "samples ", first, " to ", end - 1, " leave the blend of ", datasets_.size());
+  for (int64_t n = first; n < end; ++n) draws.push_back({datasets_[as_size(n)], samples_[as_size(n)]});
 }
 
 }  // namespace megatron_astro

@@ -96,6 +96,7 @@ HOSTILE = [
     ("count beyond memory", _data.proportional_blend(ONE).locate, (0, 2**58), MemoryError, "bad_alloc"),
     ("unequal arrays", _data.greedy_blend, (np.zeros(3, np.int16), np.arange(2), 1), ValueError, "datasets has 3 entries"),
     ("greedy beyond", _data.greedy_blend(*GREEDY).locate, (2, 2), ValueError, "samples 2 to 3 leave the blend of 3"),
+    ("greedy overflows", _data.greedy_blend(*GREEDY).locate, (2**63 - 1, 30), OverflowError, "64 bits"),
 ]
 
 

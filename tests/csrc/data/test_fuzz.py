@@ -1,6 +1,6 @@
 """Whatever comes in, the compiled entry points and the readers of files answer with an exception or a result, never a crash.
 
-`test_sanitizers` runs this file again, with more examples, on a build that ends the process at the first bad memory access.
+`sanitizers/test_modules.py` runs this file again, on a build that ends the process at the first bad memory access.
 """
 
 import contextlib
