@@ -44,7 +44,7 @@ def build_exact_indices(
     def shuffled(
         dataset: TokenDataset, wanted: int
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-        return _data.build_exact_indices(dataset.tokens.sequence_lengths, wanted, seq_length, seed)
+        return _data.build_exact_indices(np.require(dataset.tokens.sequence_lengths, np.int32, "A"), wanted, seq_length, seed)
 
     if weights:
         shares = _normalised(weights)

@@ -17,6 +17,7 @@ and against the size of `.bin` before it gives out a token; whatever does not fi
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
 DTYPE_CODES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
+BLOCK = 1 << 20  # entries of a table
 UINT16_VOCABULARY = 65500  # Megatron's bound: vocabularies below it are stored in 16 bits
 REMEDY = "write the dataset again with tools/tokenize_corpus.py"
 
@@ -94,23 +96,38 @@ def open_indexed(prefix: Path) -> IndexedTokens:
         raise DataError(
             f"{bin_path} has {ids.size} bytes, but its index describes {num_bytes}: not a pair, or cut short; {REMEDY}"
         )
-    starts = np.append(tables.pointers, num_bytes)[tables.documents]
     return IndexedTokens(
-        prefix=prefix, ids=ids.view(dtype), sequence_lengths=tables.lengths, document_bounds=starts // dtype.itemsize
+        prefix=prefix,
+        ids=ids.view(dtype),
+        sequence_lengths=tables.lengths,
+        document_bounds=_document_bounds(tables, ids.size // dtype.itemsize, dtype.itemsize),
     )
 
 
 class _Tables:
-    """The three tables of an index, [S], [S] and [D], copied to aligned memory."""
+    """The three tables of an index, [S], [S] and [D], where they are in the mapped file: not aligned, nothing is copied."""
 
     def __init__(self, idx: npt.NDArray[np.uint8], num_sequences: int, num_bounds: int) -> None:
         pointers_at = HEADER.size + 4 * num_sequences
-        documents_at = pointers_at + 8 * num_sequences
-        self.lengths = np.frombuffer(idx[HEADER.size : pointers_at].tobytes(), "<i4").astype(np.int32, copy=False)
-        self.pointers = np.frombuffer(idx[pointers_at:documents_at].tobytes(), "<i8").astype(np.int64, copy=False)
-        self.documents = np.frombuffer(idx[documents_at : documents_at + 8 * num_bounds].tobytes(), "<i8").astype(
-            np.int64, copy=False
-        )
+        self.lengths = np.ndarray(num_sequences, "<i4", idx, HEADER.size)
+        self.pointers = np.ndarray(num_sequences, "<i8", idx, pointers_at)
+        self.documents = np.ndarray(num_bounds, "<i8", idx, pointers_at + 8 * num_sequences)
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of neighbouring entries to look at together, so that no table is ever copied whole."""
+    return ((start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+
+
+def _document_bounds(tables: _Tables, num_tokens: int, itemsize: int) -> npt.NDArray[np.int64]:
+    """The token each document starts at, and the end, [D]: the one table that is made anew, and the only one kept in memory."""
+    bounds = np.full(tables.documents.size, num_tokens, np.int64)
+    num_sequences = tables.lengths.size
+    for start, stop in _blocks(bounds.size):
+        sequences = tables.documents[start:stop]
+        inside = sequences < num_sequences  # documents at the end may hold no sequence
+        bounds[start:stop][inside] = tables.pointers[sequences[inside]] // itemsize
+    return bounds
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -151,18 +168,23 @@ def _check_pointers(path: Path, tables: _Tables, itemsize: int) -> int:
     lengths, pointers = tables.lengths, tables.pointers
     if lengths.size == 0:
         raise DataError(f"{path} describes no sequences; {REMEDY}")
-    if (negative := np.flatnonzero(lengths < 0)).size:
-        raise DataError(f"{path}, sequence {negative[0]}: length {lengths[negative[0]]} is negative; {REMEDY}")
-    steps = lengths[:-1].astype(np.int64) * itemsize
     if pointers[0] != 0:
         raise DataError(f"{path}, sequence 0: starts at byte {pointers[0]} of .bin, not 0; {REMEDY}")
-    if (wrong := np.flatnonzero(np.diff(pointers) != steps)).size:
-        number = int(wrong[0]) + 1
-        end = int(pointers[number - 1]) + int(steps[number - 1])
-        fault = "overlaps the sequence before it" if pointers[number] < end else "leaves a gap after the sequence before it"
-        raise DataError(f"{path}, sequence {number}: {fault}: starts at byte {pointers[number]} of .bin, not {end}; {REMEDY}")
-    # The sum, exact up to 2^32 sequences, is what .bin must hold: pointers that wrap past 2^63 cannot agree with a file's size.
-    return int(lengths.sum(dtype=np.int64)) * itemsize
+    num_tokens = 0
+    for start, stop in _blocks(lengths.size):
+        block = lengths[start:stop].astype(np.int64)
+        if (negative := np.flatnonzero(block < 0)).size:
+            number = start + int(negative[0])
+            raise DataError(f"{path}, sequence {number}: length {lengths[number]} is negative; {REMEDY}")
+        # The sum, exact up to 2^32 sequences, is what .bin must hold: pointers that wrap past 2^63 cannot agree with a file's size.
+        ends = num_tokens * itemsize + np.cumsum(block) * itemsize
+        starts = pointers[start + 1 : stop + 1]
+        if (wrong := np.flatnonzero(starts != ends[: starts.size])).size:
+            number, end = start + int(wrong[0]) + 1, int(ends[wrong[0]])
+            fault = "overlaps the sequence before it" if pointers[number] < end else "leaves a gap after the sequence before it"
+            raise DataError(f"{path}, sequence {number}: {fault}: starts at byte {pointers[number]} of .bin, not {end}; {REMEDY}")
+        num_tokens += int(block.sum())
+    return num_tokens * itemsize
 
 
 def _check_documents(path: Path, tables: _Tables) -> None:
@@ -170,6 +192,9 @@ def _check_documents(path: Path, tables: _Tables) -> None:
     if documents.size < 2 or documents[0] != 0 or documents[-1] != num_sequences:
         ends = f"from {documents[0]} to {documents[-1]}" if documents.size else "nowhere"
         raise DataError(f"{path}: the document bounds run {ends}, not from 0 to the {num_sequences} sequences; {REMEDY}")
-    if (falling := np.flatnonzero(documents[1:] < documents[:-1])).size:
-        number = int(falling[0])
+    for start, stop in _blocks(documents.size - 1):
+        falling = np.flatnonzero(documents[start + 1 : stop + 1] < documents[start:stop])
+        if falling.size == 0:
+            continue
+        number = start + int(falling[0])
         raise DataError(f"{path}, document {number}: ends at sequence {documents[number + 1]}, before its start; {REMEDY}")
