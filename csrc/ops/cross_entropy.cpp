@@ -19,12 +19,12 @@ inline float block_maximum(const T* logits, int64_t size) {
 }
 
 template <typename T>
-inline float block_sum(const T* logits, int64_t size, float shift) {
+inline double block_sum(const T* logits, int64_t size, float shift) {
   Floats sums[4] = {};
   for_each_vector(size, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
     sums[slot] += exponential(load(logits + i, count, -INFINITE) - shift);
   });
-  return sum(total(sums));
+  return wide_sum(sums);
 }
 
 template <typename T>

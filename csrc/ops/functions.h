@@ -41,6 +41,15 @@ inline float exponential(float x) { return exponential(all(x))[0]; }
 using Doubles = double __attribute__((vector_size(LANES * 8)));
 using Longs = int64_t __attribute__((vector_size(LANES * 8)));
 
+// The sum of all lanes in float64: where one summand outweighs the others, every rounding of a float32 sum would count.
+inline double wide_sum(const Floats (&parts)[4]) {
+  Doubles lanes{};
+  for (const Floats& part : parts) lanes += __builtin_convertvector(part, Doubles);
+  double result = 0;
+  for (int lane = 0; lane < LANES; ++lane) result += lanes[lane];
+  return result;
+}
+
 struct SineCosine {
   Floats sine, cosine;
 };
