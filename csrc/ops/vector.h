@@ -29,15 +29,29 @@ using Ints = int32_t __attribute__((vector_size(LANES * 4)));
 using Words = uint32_t __attribute__((vector_size(LANES * 4)));
 using Halves = uint16_t __attribute__((vector_size(LANES * 2)));
 
+// Results above this size leave the cache before they are read again.
+constexpr int64_t STREAMED_BYTES = 8 * 1024 * 1024;
+
 constexpr float INFINITE = __builtin_inff();
 
 inline Floats all(float value) { return Floats{} + value; }
 
-inline Floats widen(Halves halves) { return (Floats)(__builtin_convertvector(halves, Words) << 16); }
+// The compiler's own conversions of 16 numbers go through two vectors of 8. The masks change nothing: without, GCC 12 warns of its headers.
+inline Words words_of(Halves halves) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)halves);
+#else
+  return __builtin_convertvector(halves, Words);
+#endif
+}
+
+inline Floats widen(Halves halves) { return (Floats)(words_of(halves) << 16); }
 
 // The low halves of words that fit them.
 inline Halves low_halves(Words words) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+  return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words);
+#elif defined(__AVX2__)
   return (Halves)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)words), _mm256_extracti128_si256((__m256i)words, 1));
 #else
   return __builtin_convertvector(words, Halves);
@@ -97,13 +111,85 @@ inline void store(BFloat16* to, Floats values, int count) {
   for (int lane = 0; lane < count; ++lane) to[lane].bits = halves[lane];
 }
 
+// Twice as many consecutive numbers, in an order that suits the format: of bfloat16 those at even places, then those at odd ones.
+struct Two {
+  Floats first, second;
+};
+
+inline Two load_two(const float* from) { return {load(from), load(from + LANES)}; }
+
+inline Two load_two(const BFloat16* from) {
+  Words words;
+  __builtin_memcpy(&words, from, sizeof words);
+  return {(Floats)(words << 16), (Floats)(words & 0xffff0000)};
+}
+
+// As narrow, in the upper halves of words; for a NaN that a bfloat16 was or arithmetic made: its low bits are zero and carry nothing.
+inline Words rounded(Floats values) {
+  const Words bits = (Words)values;
+  return bits + 0x7fff + ((bits >> 16) & 1);
+}
+
+// Past the caches, at an address that is a multiple of the vector's size: the line need not be read first.
+template <bool STREAMED>
+inline void put(float* to, Floats values) {
+#if defined(__AVX512F__)
+  if (STREAMED) return _mm512_stream_ps(to, (__m512)values);
+#elif defined(__AVX2__)
+  if (STREAMED) return _mm256_stream_ps(to, (__m256)values);
+#endif
+  store(to, values);
+}
+
+template <bool STREAMED>
+inline void store_two(float* to, Two values) {
+  put<STREAMED>(to, values.first);
+  put<STREAMED>(to + LANES, values.second);
+}
+
+template <bool STREAMED>
+inline void store_two(BFloat16* to, Two values) {
+  const Words words = (rounded(values.first) >> 16) | (rounded(values.second) & 0xffff0000);
+  put<STREAMED>(reinterpret_cast<float*>(to), (Floats)words);
+}
+
+// Make what this thread streamed visible to the others.
+inline void end_streaming() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
+// Whether a result is too large to be still in the cache when it is read, and each of its rows can be streamed.
+template <typename T>
+inline bool streams(const void* result, int64_t rows, int64_t columns) {
+  const int64_t row_bytes = columns * static_cast<int64_t>(sizeof(T));
+  const uint64_t misplaced = (reinterpret_cast<uint64_t>(result) | static_cast<uint64_t>(row_bytes)) % sizeof(Floats);
+  return misplaced == 0 && rows * row_bytes > STREAMED_BYTES;
+}
+
 inline float sum(Floats values) {
   float total = 0;
   for (int lane = 0; lane < LANES; ++lane) total += values[lane];
   return total;
 }
 
-inline Floats maximum(Floats left, Floats right) { return left > right ? left : right; }
+// The right one where either is NaN; the compiler finds the instruction itself but for AVX-512.
+inline Floats maximum(Floats left, Floats right) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_max_ps(0xffff, (__m512)left, (__m512)right);
+#else
+  return left > right ? left : right;
+#endif
+}
+
+inline Floats minimum(Floats left, Floats right) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_min_ps(0xffff, (__m512)left, (__m512)right);
+#else
+  return left < right ? left : right;
+#endif
+}
 
 inline float largest(Floats values) {
   float most = values[0];

@@ -25,10 +25,26 @@ def test_far_gates_are_the_identity_or_zero(instruction_set):
     torch.testing.assert_close(gates.grad[0, [0, 1, 3, 4]], torch.tensor([1.0, 0.0, 1e4, 0.0]), rtol=0, atol=1e-28)
 
 
-def test_not_a_number_stays_one(instruction_set):
-    gates = torch.ones(1, 34)
-    gates[0, 16] = torch.nan
-    assert swiglu_fused(gates).isnan().nonzero().tolist() == [[0, 16]]
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("place", [0, 17, 31, 64])
+def test_not_a_number_stays_one(instruction_set, place, dtype):
+    gates = torch.ones(1, 130, dtype=dtype)
+    gates[0, place] = torch.nan
+    assert swiglu_fused(gates).isnan().nonzero().tolist() == [[0, place]]
+    grads = raw.swiglu_backward(torch.ones(1, 65, dtype=dtype), gates)
+    assert grads.isnan().nonzero().tolist() == [[0, place], [0, 65 + place]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [2 * 4096, 2 * 4097], ids=["streamed", "rows that cannot be"])
+def test_large_results_are_written_past_the_cache_and_are_those_of_small_ones(instruction_set, columns, dtype, random):
+    rows = 1100  # results of more than STREAMED_BYTES (csrc/ops/vector.h)
+    gates, grad = random(dtype, (rows, columns), (rows, columns // 2))
+    whole = raw.swiglu(gates), raw.swiglu_backward(grad, gates)
+    for first in range(0, rows, 100):
+        part, its_grad = gates[first : first + 100], grad[first : first + 100]
+        assert torch.equal(whole[0][first : first + 100], raw.swiglu(part))
+        assert torch.equal(whole[1][first : first + 100], raw.swiglu_backward(its_grad, part))
 
 
 def test_nothing_to_do():
