@@ -1,13 +1,20 @@
-"""The output layer and the cross entropy together, a chunk of tokens at a time: the logits of all tokens never exist.
+"""The output layer and the cross entropy together, piece by piece: the logits of all tokens and the whole vocabulary never exist.
+
+In float32 a piece is some tokens' logits: three matrix products in all, and each piece adds to the gradient of the whole weight, which
+must be there anyway. In bfloat16 that sum would need a second one in float32; so a piece is all tokens' logits of a part of the vocabulary,
+whose weights' gradient is complete at once, for a fourth product: first the statistics of every piece, then its logits again.
 
 Shapes: n tokens, h hidden, v vocabulary, t tensor-parallel ranks.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from megatron_astro import _ops
 from megatron_astro.ops.cross_entropy import (
     IGNORED_LABEL,
     Ranks,
@@ -19,8 +26,14 @@ from megatron_astro.ops.cross_entropy import (
 )
 from megatron_astro.ops.selection import Operation
 
-CHUNK_BYTES = 64 * 1024 * 1024  # of logits; smaller chunks add to the gradient of the whole weight more often
-CHUNK_STEP = 64  # rows: matrix products of other heights leave part of their tiles empty
+CHUNK_BYTES = 48 * 1024 * 1024  # of some tokens' logits; smaller chunks add to the gradient of the whole weight more often
+CHUNK_STEP = 32  # rows: matrix products of other heights leave part of their tiles empty
+BLOCK_BYTES = 16 * 1024 * 1024  # of all tokens' logits of a part of the vocabulary
+BLOCK_STEP = 64  # columns
+
+# The format of a bfloat16 layer's products on a CPU: without AVX-512 oneDNN makes none in bfloat16, and PyTorch's own loops take 2 to 77
+# times as long as float32 (1024 x 512 x 4096, measured).
+CPU_PRODUCTS = torch.bfloat16 if _ops.best_instruction_set() == "avx512" else torch.float32
 
 
 def linear_cross_entropy_reference(
@@ -34,7 +47,7 @@ def linear_cross_entropy_reference(
 def linear_cross_entropy_fused(
     hidden: Tensor, weight: Tensor, labels: Tensor, loss_weights: Tensor, ranks: Ranks = None, ignored_label: int = IGNORED_LABEL
 ) -> tuple[Tensor, Tensor]:
-    """As the reference, in float32 whatever the number format; gradients are computed with the losses, one chunk after the other.
+    """As the reference, in float32 whatever the number format; gradients are computed with the losses, one piece after the other.
 
     With ranks, the gradient of `hidden` is this rank's part of the sum.
     """
@@ -47,6 +60,99 @@ def rows_a_chunk(num_columns: int, item_bytes: int) -> int:
     return max(1, CHUNK_BYTES // (num_columns * item_bytes * CHUNK_STEP)) * CHUNK_STEP
 
 
+def columns_a_block(num_rows: int, item_bytes: int) -> int:
+    """How much of the vocabulary fits BLOCK_BYTES, in whole steps and at least one."""
+    return max(1, BLOCK_BYTES // (max(num_rows, 1) * item_bytes * BLOCK_STEP)) * BLOCK_STEP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What is computed: the arguments of the operation, and whether gradients are wanted."""
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    loss_weights: Tensor
+    ranks: Ranks
+    ignored_label: int
+    differentiate: bool
+
+    @property
+    def labels_from(self) -> int:
+        """The label of this rank's first column."""
+        return first_label(self.weight.shape[0], self.ranks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Losses [n] and, where wanted, the gradients of their weighted sum [n, h], [v/t, h]."""
+
+    losses: Tensor
+    grads: tuple[Tensor, Tensor] | None
+
+
+def pieces(size: int, step: int) -> Iterator[slice]:
+    """Consecutive ranges of `step`."""
+    return (slice(first, min(first + step, size)) for first in range(0, size, step))
+
+
+def by_tokens(layer: Layer) -> Outcome:
+    """A chunk of tokens after the other."""
+    hidden, weight, ignored = layer.hidden, layer.weight, layer.ignored_label
+    losses = torch.empty_like(layer.loss_weights)
+    grads = (torch.empty_like(hidden), torch.zeros_like(weight)) if layer.differentiate else None
+    chunk = min(rows_a_chunk(weight.shape[0], hidden.element_size()), hidden.shape[0])
+    room = hidden.new_empty(chunk, weight.shape[0])
+    for rows in pieces(hidden.shape[0], max(chunk, 1)):
+        labels = layer.labels[rows]
+        logits = torch.mm(hidden[rows], weight.t(), out=room[: rows.stop - rows.start])
+        statistics = raw.cross_entropy_statistics(logits, labels, layer.labels_from, ignored)
+        maximum, total, target = combine(statistics, layer.ranks)
+        losses[rows] = token_losses(maximum, total, target, labels, ignored)
+        if grads is not None:
+            raw.cross_entropy_gradient_(logits, labels, maximum, total, layer.loss_weights[rows], layer.labels_from, ignored)
+            torch.mm(logits, weight, out=grads[0][rows])
+            grads[1].addmm_(logits.t(), hidden[rows])
+    return Outcome(losses=losses, grads=grads)
+
+
+def by_vocabulary(layer: Layer) -> Outcome:
+    """A block of the vocabulary after the other, twice."""
+    labels, ignored, weight = layer.labels, layer.ignored_label, layer.weight
+    hidden = layer.hidden.to(CPU_PRODUCTS if layer.hidden.device.type == "cpu" else layer.hidden.dtype)
+    blocks = list(pieces(weight.shape[0], columns_a_block(hidden.shape[0], hidden.element_size())))
+    room = hidden.new_empty(hidden.shape[0] * (blocks[0].stop if blocks else 0))
+
+    def logits_of(block: slice) -> Tensor:
+        shape = (hidden.shape[0], block.stop - block.start)
+        return torch.mm(hidden, weight[block].to(hidden.dtype).t(), out=room[: shape[0] * shape[1]].view(shape))
+
+    statistics = torch.zeros(3, hidden.shape[0], device=hidden.device)
+    statistics[0] = -torch.inf
+    for block in blocks:
+        more = raw.cross_entropy_statistics(logits_of(block), labels, layer.labels_from + block.start, ignored)
+        statistics = join_statistics(statistics, more)
+    maximum, total, target = combine(statistics, layer.ranks)
+    losses = token_losses(maximum, total, target, labels, ignored)
+    if not layer.differentiate:
+        return Outcome(losses=losses, grads=None)
+    grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
+    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    for block in blocks:
+        logits = logits_of(block)
+        raw.cross_entropy_gradient_(logits, labels, maximum, total, layer.loss_weights, layer.labels_from + block.start, ignored)
+        grad_hidden += torch.mm(logits, weight[block].to(hidden.dtype))
+        grad_weight[block] = torch.mm(logits.t(), hidden)
+    return Outcome(losses=losses, grads=(grad_hidden.to(weight.dtype), grad_weight))
+
+
+def join_statistics(left: Tensor, right: Tensor) -> Tensor:
+    """Maximum, sum of exponentials against it and label's logit of two parts of the vocabulary together. [3, n], [3, n] -> [3, n]."""
+    maximum = torch.maximum(left[0], right[0])
+    scaled = [torch.where(part[0] == maximum, part[1], part[1] * (part[0] - maximum).exp()) for part in (left, right)]
+    return torch.stack([maximum, scaled[0] + scaled[1], left[2] + right[2]])
+
+
 class LinearCrossEntropyFunction(torch.autograd.Function):
     """Keeps the two gradients for a loss of one; the backward pass multiplies them by the loss's own."""
 
@@ -55,24 +161,19 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, loss_weights: Tensor, ranks: Ranks, ignored_label: int
     ) -> tuple[Tensor, Tensor]:
         """[n, h], [v/t, h], [n], [n] -> [], [n]."""
-        differentiate = any(ctx.needs_input_grad)
-        labels, loss_weights = labels.contiguous(), loss_weights.float().contiguous()
-        losses = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format) if differentiate else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
-        columns_from = first_label(weight.shape[0], ranks)
-        chunk = rows_a_chunk(weight.shape[0], hidden.element_size())
-        for rows in (slice(first, first + chunk) for first in range(0, hidden.shape[0], chunk)):
-            logits = hidden[rows] @ weight.t()
-            statistics = raw.cross_entropy_statistics(logits, labels[rows], columns_from, ignored_label)
-            maximum, total, target = combine(statistics, ranks)
-            losses[rows] = token_losses(maximum, total, target, labels[rows], ignored_label)
-            if grad_hidden is not None and grad_weight is not None:
-                raw.cross_entropy_gradient_(logits, labels[rows], maximum, total, loss_weights[rows], columns_from, ignored_label)
-                torch.mm(logits, weight, out=grad_hidden[rows])
-                grad_weight.addmm_(logits.t().float(), hidden[rows].float())
-        if grad_hidden is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+        layer = Layer(
+            hidden=hidden.contiguous(),
+            weight=weight,
+            labels=labels.contiguous(),
+            loss_weights=loss_weights.float().contiguous(),
+            ranks=ranks,
+            ignored_label=ignored_label,
+            differentiate=any(ctx.needs_input_grad),
+        )
+        outcome = by_tokens(layer) if hidden.dtype == torch.float32 else by_vocabulary(layer)
+        losses = outcome.losses
+        if outcome.grads is not None:
+            ctx.save_for_backward(*outcome.grads)
         ctx.mark_non_differentiable(losses)
         return (losses * loss_weights).sum(), losses
 
