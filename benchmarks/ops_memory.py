@@ -3,7 +3,8 @@
     python benchmarks/ops_memory.py [--threads 1] [--rounds 3]
 
 Every measurement is a process of its own, so that one contender's memory is not another's; they take turns. Times are processor seconds of
-a forward and a backward pass, the least of the rounds; the peak is what the process's largest resident size grew by.
+a forward and a backward pass, the least of the rounds; the peak is what the process's largest resident size grew by. The two gradients,
+which the operation must hand over, are part of every peak: what is held beyond them is shown too.
 """
 
 import json
@@ -124,11 +125,13 @@ def compare(options: Options) -> None:
             for name in CONTENDERS:
                 found[name].append(ask(options, "linear", name, *size))
         print(f"\nlinear + cross entropy, {size[0]} tokens x {size[1]}, vocabulary {size[2]}, {size[3]}")
+        gradients = (size[0] + size[2]) * size[1] * (4 if size[3] == "float32" else 2) / 2**20
         for name, results in found.items():
+            peak = results[0]["peak"] / 2**20
             seconds = [result["seconds"] for result in results]
             print(
-                f"  {name:<18}{min(seconds):8.2f} s min{max(seconds):8.2f} s max   peak {results[0]['peak'] / 2**20:7.0f} MiB"
-                f"   loss error {results[0]['error']:.1e}"
+                f"  {name:<18}{min(seconds):8.2f} s min{max(seconds):8.2f} s max   peak {peak:7.0f} MiB"
+                f"   beyond the gradients {peak - gradients:7.0f} MiB   loss error {results[0]['error']:.1e}"
             )
     print("\nRMSNorm + SwiGLU, 4096 x 4096 float32, processor milliseconds")
     for name in ("given back, PyTorch", "kept, PyTorch", "given back, ours", "kept, ours"):
