@@ -38,6 +38,7 @@ INSTRUCTION_SETS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
 }
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
+USUAL_CUDA = Path("/usr/local/cuda")
 CUDA_ARCHITECTURES = ("80", "89", "90a", "100")
 
 MODULES = {"_corpus": sorted(Path("csrc/corpus").glob("*.cpp")), "_data": sorted(Path("csrc/data").glob("*.cpp"))}
@@ -64,7 +65,7 @@ def find_cuda() -> Cuda | None:
     on_path = shutil.which("nvcc")
     roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     roots += [Path(on_path).resolve().parents[1]] if on_path else []
-    roots += [Path("/usr/local/cuda")]
+    roots += [USUAL_CUDA]
     for root in roots:  # nvcc on the PATH may be a wrapper outside the toolkit: the root is where the headers are
         if (root / "include/cuda_runtime.h").is_file() and (root / "bin/nvcc").is_file():
             return Cuda(nvcc=root / "bin/nvcc", root=root)
@@ -72,7 +73,7 @@ def find_cuda() -> Cuda | None:
         tried = ", ".join(map(str, roots))
         raise SystemExit(
             f"MEGATRON_ASTRO_CUDA=on, but no CUDA toolkit was found: looked for bin/nvcc and include/cuda_runtime.h under {tried} "
-            "(CUDA_HOME, CUDA_PATH, nvcc on the PATH, /usr/local/cuda); install one, or set CUDA_HOME"
+            "(CUDA_HOME, CUDA_PATH, nvcc on the PATH, the usual place); install one, or set CUDA_HOME"
         )
     print("megatron_astro: no CUDA toolkit found, the CUDA kernels are not built (MEGATRON_ASTRO_CUDA=auto)")
     return None

@@ -1,0 +1,95 @@
+"""What MEGATRON_ASTRO_CUDA does when the package is built."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import setuptools
+from pybind11.setup_helpers import ParallelCompile
+
+SETUP = Path(__file__).parents[2] / "setup.py"
+
+
+@pytest.fixture
+def build(monkeypatch, tmp_path):
+    """setup.py as a module, on a machine without CUDA: nothing is built, no variable is set, the usual places are empty."""
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.setattr(ParallelCompile, "install", lambda _: None)
+    spec = importlib.util.spec_from_file_location("setup_of_the_package", SETUP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "USUAL_CUDA", tmp_path / "usual")
+    for name in ("MEGATRON_ASTRO_CUDA", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    return module
+
+
+def toolkit(root):
+    """What is looked for of a CUDA toolkit."""
+    for name in ("bin/nvcc", "include/cuda_runtime.h"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch(mode=0o755)
+    return root
+
+
+def test_on_without_a_toolkit_fails_and_says_what_was_looked_for(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", "on")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as failure:
+        build.find_cuda()
+    for text in (
+        "MEGATRON_ASTRO_CUDA=on",
+        "bin/nvcc and include/cuda_runtime.h",
+        str(tmp_path / "home"),
+        str(tmp_path / "usual"),
+    ):
+        assert text in str(failure.value)
+
+
+def test_a_compiler_without_its_headers_is_no_toolkit(build, monkeypatch, tmp_path):
+    (toolkit(tmp_path / "home") / "include/cuda_runtime.h").unlink()
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", "on")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit):
+        build.find_cuda()
+
+
+@pytest.mark.parametrize("value", ["yes", "", "ON", "1"])
+def test_another_value_is_refused(build, monkeypatch, value):
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", value)
+    with pytest.raises(SystemExit, match=f"MEGATRON_ASTRO_CUDA is '{value}'; give auto, on or off"):
+        build.find_cuda()
+
+
+def test_off_ignores_a_toolkit_that_is_there(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "home")))
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", "off")
+    assert build.find_cuda() is None
+
+
+@pytest.mark.parametrize("wanted", ["auto", "on"])
+@pytest.mark.parametrize("place", ["CUDA_HOME", "CUDA_PATH", "the path", "the usual one"])
+def test_a_toolkit_is_found(build, monkeypatch, tmp_path, place, wanted):
+    root = toolkit(tmp_path / ("usual" if place == "the usual one" else "somewhere"))
+    if place.startswith("CUDA"):
+        monkeypatch.setenv(place, str(root))
+    elif place == "the path":
+        monkeypatch.setenv("PATH", str(root / "bin"))
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", wanted)
+    assert build.find_cuda() == build.Cuda(nvcc=root / "bin/nvcc", root=root)
+
+
+def test_a_compiler_outside_the_toolkit_does_not_hide_it(build, monkeypatch, tmp_path):
+    """A wrapper on the PATH, as distributions install."""
+    wrapper = tmp_path / "wrappers/bin/nvcc"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    root = toolkit(tmp_path / "usual")
+    assert build.find_cuda() == build.Cuda(nvcc=root / "bin/nvcc", root=root)
+
+
+def test_auto_without_a_toolkit_says_so_and_goes_on(build, capsys):
+    assert build.find_cuda() is None
+    assert "no CUDA toolkit found" in capsys.readouterr().out
