@@ -157,13 +157,17 @@ class TrainingConfig:
 
 
 Backend = Literal["auto", "fused", "reference"]
+AnyBackend = Literal["auto", "fused", "reference", "apex", "transformer_engine"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpsConfig:
-    """Which implementation each operation uses: our compiled kernel (fused), PyTorch (reference), or the kernel where it can run (auto)."""
+    """Which implementation each operation uses: our compiled kernel (fused), PyTorch (reference), or the kernel where it can run (auto).
 
-    rms_norm: Backend = "auto"
+    NVIDIA's libraries have two of them too, on a GPU: apex and transformer_engine, where installed.
+    """
+
+    rms_norm: AnyBackend = "auto"
     """The norms before attention, before the feed-forward layer and at the end."""
     swiglu: Backend = "auto"
     """The gate of the feed-forward layer."""
@@ -173,8 +177,8 @@ class OpsConfig:
     """The loss from logits."""
     linear_cross_entropy: Backend = "reference"
     """The output layer and the loss together, in chunks that never hold all logits; fused, it takes the place of cross_entropy."""
-    adamw: Backend = "auto"
-    """The optimizer's update and the gradient norm."""
+    adamw: AnyBackend = "auto"
+    """The optimizer's update and, fused, the gradient norm."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,14 @@
 Weights and moments are float32; gradients float32 or bfloat16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from megatron_astro.ops import native  # noqa: F401  loads the kernels
+from megatron_astro.ops import native, neighbours  # noqa: F401  native loads the kernels
 from megatron_astro.ops.selection import Operation
 
 raw = torch.ops.megatron_astro
@@ -38,6 +38,9 @@ class AdamwSettings:
     beta2: float
     epsilon: float
     weight_decay: float
+
+
+AdamwUpdate = Callable[[AdamwTensors, AdamwSettings, Tensor | None], None]
 
 
 def adamw_reference(tensors: AdamwTensors, settings: AdamwSettings, gradient_scale: Tensor | None = None) -> None:
@@ -85,6 +88,29 @@ def adamw_fused(tensors: AdamwTensors, settings: AdamwSettings, gradient_scale: 
     )
 
 
+def adamw_by(load: Callable[[], neighbours.Adam]) -> Callable[[], AdamwUpdate]:
+    """A loader of the update by another library's Adam over many tensors; gradients in float32, and scaled, before it."""
+
+    def loaded() -> AdamwUpdate:
+        adam = load()
+
+        def update(tensors: AdamwTensors, settings: AdamwSettings, gradient_scale: Tensor | None = None) -> None:
+            gradients = [gradient.float() for gradient in tensors.gradients]
+            if gradient_scale is not None:
+                gradients = [gradient * gradient_scale for gradient in gradients]
+            lists = [gradients, list(tensors.parameters), list(tensors.exp_avgs), list(tensors.exp_avg_sqs)]
+            overflow = torch.zeros(1, dtype=torch.int32, device=gradients[0].device)
+            numbers = (settings.learning_rate, settings.beta1, settings.beta2, settings.epsilon, settings.step)
+            decoupled = corrected = 1  # weight decay, bias
+            adam(neighbours.ELEMENTS_A_BLOCK, overflow, lists, *numbers, decoupled, corrected, settings.weight_decay)
+            for copy, parameter in zip(tensors.copies, tensors.parameters, strict=False):
+                copy.copy_(parameter)
+
+        return update
+
+    return loaded
+
+
 def squared_norm_reference(tensors: Sequence[Tensor]) -> Tensor:
     """Sum of the squares of all elements, in float64. -> []."""
     return torch.stack([tensor.double().square().sum() for tensor in tensors]).sum()
@@ -119,7 +145,12 @@ def _(tensors: list[Tensor]) -> Tensor:
     return tensors[0].new_empty((), dtype=torch.float64)
 
 
-ADAMW = Operation("adamw", adamw_reference, adamw_fused)
+ADAMW: Operation[AdamwUpdate] = Operation(
+    "adamw",
+    adamw_reference,
+    adamw_fused,
+    {"apex": adamw_by(neighbours.apex_adam), "transformer_engine": adamw_by(neighbours.transformer_engine_adam)},
+)
 """`adamw` in the section `ops`."""
 
 SQUARED_NORM = Operation("squared_norm", squared_norm_reference, squared_norm_fused)

@@ -1,10 +1,9 @@
 """What each operation would use on a device, in lines for a terminal, and what other libraries of kernels are installed."""
 
-from importlib import metadata
-
 import torch
 
 from megatron_astro import _ops
+from megatron_astro.ops.neighbours import state_of
 from megatron_astro.ops.registry import OPERATIONS
 
 
@@ -21,27 +20,7 @@ def report(device: torch.device) -> str:
 
 def neighbours() -> dict[str, str]:
     """NVIDIA's libraries with operations like ours: installed or not, and whether `apex` is really NVIDIA's."""
-    return {"transformer_engine": _version("transformer_engine"), "apex": _apex()}
-
-
-def _apex() -> str:
-    version = _version("apex")
-    if version == "not installed":
-        return version
-    files = {str(path) for path in metadata.files("apex") or ()}
-    if any(name.startswith("apex/optimizers/") for name in files):
-        return f"{version}, NVIDIA's"
-    return (
-        f"{version}, which is not NVIDIA's apex but an unrelated package of that name on PyPI; uninstall it, and build NVIDIA's "
-        "from source if you need it"
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return {package: state_of(package) for package in ("transformer_engine", "apex")}
 
 
 def _cuda() -> str:

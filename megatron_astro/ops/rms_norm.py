@@ -3,13 +3,14 @@
 Shapes: h hidden, ... any leading axes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
 from torch import Tensor
 
-from megatron_astro.ops import native  # noqa: F401  loads the kernels
+from megatron_astro.ops import native, neighbours  # noqa: F401  native loads the kernels
 from megatron_astro.ops.selection import Operation
 
 raw = torch.ops.megatron_astro
@@ -94,5 +95,10 @@ def _(grad_output: Tensor, grad_sum: Tensor | None, hidden: Tensor, weight: Tens
     return torch.empty_like(hidden), torch.empty_like(weight)
 
 
-RMS_NORM = Operation("rms_norm", rms_norm_reference, rms_norm_fused)
+RMS_NORM: Operation[Callable[[Tensor, Tensor, float], Tensor]] = Operation(
+    "rms_norm",
+    rms_norm_reference,
+    rms_norm_fused,
+    {"apex": neighbours.apex_rms_norm, "transformer_engine": neighbours.transformer_engine_rms_norm},
+)
 ADD_RMS_NORM = Operation("add_rms_norm", add_rms_norm_reference, add_rms_norm_fused)

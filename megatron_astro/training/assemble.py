@@ -24,7 +24,7 @@ from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.model.build import DTYPES, build_stage
 from megatron_astro.model.operations import select_operations
 from megatron_astro.model.sizes import LlamaSizes
-from megatron_astro.ops.adamw import ADAMW, adamw_fused
+from megatron_astro.ops.adamw import ADAMW
 from megatron_astro.parallel.launch import World
 from megatron_astro.parallel.plan import ParallelPlan, make_plan
 from megatron_astro.provenance import file_sha256
@@ -104,7 +104,7 @@ def assemble(config: RunConfig, world: World, start: Start, plan: ParallelPlan) 
         [model],
         bf16=config.model.dtype == "bfloat16",
         distributed=config.parallel.distributed_optimizer,
-        fused=ADAMW.select(config.ops.adamw, world.device, torch.float32) is adamw_fused,
+        update=ADAMW.select(config.ops.adamw, world.device, torch.float32),
     )
     checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
     if checkpoint is None:

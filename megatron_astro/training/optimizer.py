@@ -19,6 +19,7 @@ from megatron_astro.config.run import OptimizerConfig
 from megatron_astro.ops.adamw import (
     AdamwSettings,
     AdamwTensors,
+    AdamwUpdate,
     adamw_fused,
     adamw_reference,
     squared_norm_fused,
@@ -83,11 +84,23 @@ class FusedAdamW(AdamW):
     apply_update = staticmethod(adamw_fused)
 
 
+def adamw_that_updates_by(update: AdamwUpdate) -> type[AdamW]:
+    """AdamW by one of the implementations of the operation."""
+    if update is adamw_fused:
+        return FusedAdamW
+    return AdamW if update is adamw_reference else type("OtherAdamW", (AdamW,), {"apply_update": staticmethod(update)})
+
+
 def build_optimizer(
-    config: OptimizerConfig, model: list[DistributedDataParallel], *, bf16: bool, distributed: bool, fused: bool = False
+    config: OptimizerConfig,
+    model: list[DistributedDataParallel],
+    *,
+    bf16: bool,
+    distributed: bool,
+    update: AdamwUpdate = adamw_reference,
 ) -> MegatronOptimizer:
     """megatron.core's optimizer around our AdamW: float32 state, gradient clipping, state shared over data-parallel ranks."""
-    _use_our_adamw(FusedAdamW if fused else AdamW)
+    _use_our_adamw(adamw_that_updates_by(update))
     settings = megatron_optimizer.OptimizerConfig(
         optimizer="adam",
         lr=config.learning_rate,
