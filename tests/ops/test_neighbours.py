@@ -104,11 +104,11 @@ def test_the_norm_gets_what_the_reference_gets(monkeypatch, package, modules):
     install(monkeypatch, ["apex/optimizers/fused_adam.py"], **modules)
     norm = RMS_NORM.select(package, GPU, torch.float32)
     weights = [torch.nn.Parameter(torch.rand(8)) for _ in range(2)]
-    hidden = torch.randn(2, 3, 8)
+    hidden = torch.randn(2, 3, 8, requires_grad=True)
     results = []
     for function in (norm, rms_norm_reference):  # two norms, whose backward passes come after both
         inner = function(hidden, weights[0], 1e-2)
-        results.append([inner, *torch.autograd.grad(function(inner, weights[1], 1e-2).square().sum(), weights)])
+        results.append([inner, *torch.autograd.grad(function(inner, weights[1], 1e-2).square().sum(), [hidden, *weights])])
     torch.testing.assert_close(*results)
 
 
