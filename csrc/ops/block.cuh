@@ -72,9 +72,19 @@ __device__ inline void load(const T* from, float (&values)[LANES<T>]) {
   unpack(load_raw(from), values);
 }
 
+// To global memory. Of an assignment nvcc 13 makes four stores of 4 bytes where another follows (SwiGLU, RoPE).
+__device__ inline void store_raw(void* to, const uint4& raw) {
+#if defined(__CUDA_ARCH__)
+  const size_t address = __cvta_generic_to_global(to);
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(raw.x), "r"(raw.y), "r"(raw.z), "r"(raw.w) : "memory");
+#else
+  *static_cast<uint4*>(to) = raw;
+#endif
+}
+
 template <typename T>
 __device__ inline void store(T* to, const float (&values)[LANES<T>]) {
-  *reinterpret_cast<uint4*>(to) = pack(values);
+  store_raw(to, pack(values));
 }
 
 struct Add {

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(MAX_THREADS) forward_in_registers(const RmsNor
 #pragma unroll
         for (int k = 0; k < LANES<T>; ++k) x[k] += added[k];
         kept[p] = pack(x);
-        *reinterpret_cast<uint4*>(at.sum + i) = kept[p];
+        store_raw(at.sum + i, kept[p]);
         unpack(kept[p], x);
       }
 #pragma unroll
