@@ -27,6 +27,7 @@ from megatron_astro.ops.cross_entropy import (
 from megatron_astro.ops.selection import Operation
 
 CHUNK_BYTES = 48 * 1024 * 1024  # of some tokens' logits; smaller chunks add to the gradient of the whole weight more often
+GPU_CHUNK_BYTES = 512 * 1024 * 1024  # there, a product of few rows leaves most of the processors idle
 CHUNK_STEP = 32  # rows: matrix products of other heights leave part of their tiles empty
 BLOCK_BYTES = 16 * 1024 * 1024  # of all tokens' logits of a part of the vocabulary
 BLOCK_STEP = 64  # columns
@@ -55,9 +56,9 @@ def linear_cross_entropy_fused(
     return result
 
 
-def rows_a_chunk(num_columns: int, item_bytes: int) -> int:
-    """How many tokens' logits fit CHUNK_BYTES, in whole steps and at least one."""
-    return max(1, CHUNK_BYTES // (num_columns * item_bytes * CHUNK_STEP)) * CHUNK_STEP
+def rows_a_chunk(num_columns: int, item_bytes: int, chunk_bytes: int = CHUNK_BYTES) -> int:
+    """How many tokens' logits fit `chunk_bytes`, in whole steps and at least one."""
+    return max(1, chunk_bytes // (num_columns * item_bytes * CHUNK_STEP)) * CHUNK_STEP
 
 
 def columns_a_block(num_rows: int, item_bytes: int) -> int:
@@ -97,11 +98,12 @@ def pieces(size: int, step: int) -> Iterator[slice]:
 
 
 def by_tokens(layer: Layer) -> Outcome:
-    """A chunk of tokens after the other."""
+    """A chunk of tokens after the other; the gradient of the weight is added up in float32."""
     hidden, weight, ignored = layer.hidden, layer.weight, layer.ignored_label
     losses = torch.empty_like(layer.loss_weights)
-    grads = (torch.empty_like(hidden), torch.zeros_like(weight)) if layer.differentiate else None
-    chunk = min(rows_a_chunk(weight.shape[0], hidden.element_size()), hidden.shape[0])
+    grads = (torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)) if layer.differentiate else None
+    chunk_bytes = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
+    chunk = min(rows_a_chunk(weight.shape[0], hidden.element_size(), chunk_bytes), hidden.shape[0])
     room = hidden.new_empty(chunk, weight.shape[0])
     for rows in pieces(hidden.shape[0], max(chunk, 1)):
         labels = layer.labels[rows]
@@ -112,8 +114,16 @@ def by_tokens(layer: Layer) -> Outcome:
         if grads is not None:
             raw.cross_entropy_gradient_(logits, labels, maximum, total, layer.loss_weights[rows], layer.labels_from, ignored)
             torch.mm(logits, weight, out=grads[0][rows])
-            grads[1].addmm_(logits.t(), hidden[rows])
-    return Outcome(losses=losses, grads=grads)
+            add_product(grads[1], logits.t(), hidden[rows])
+    return Outcome(losses=losses, grads=None if grads is None else (grads[0], grads[1].to(weight.dtype)))
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to a total in float32; factors in bfloat16 only on a GPU. [a, b], [a, n], [n, b]."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
 
 
 def by_vocabulary(layer: Layer) -> Outcome:
@@ -170,7 +180,8 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
             ignored_label=ignored_label,
             differentiate=any(ctx.needs_input_grad),
         )
-        outcome = by_tokens(layer) if hidden.dtype == torch.float32 else by_vocabulary(layer)
+        # By vocabulary, logits are computed twice: a fourth matrix product, which a GPU would feel and which saves memory on a CPU.
+        outcome = by_tokens(layer) if hidden.dtype == torch.float32 or hidden.device.type == "cuda" else by_vocabulary(layer)
         losses = outcome.losses
         if outcome.grads is not None:
             ctx.save_for_backward(*outcome.grads)

@@ -32,7 +32,7 @@ def number(request, monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", [(1, 8, 12), (64, 32, 300), (200, 48, 1000), (129, 64, 501)])
-def test_error_is_at_most_twice_pytorchs_in_one_piece_or_many(dtype, sizes, number, monkeypatch, compare):
+def test_error_is_at_most_twice_pytorchs_in_one_piece_or_many(dtype, sizes, device, number, monkeypatch, compare):
     monkeypatch.setattr(linear_cross_entropy, "rows_a_chunk", lambda *_: 64)
     monkeypatch.setattr(linear_cross_entropy, "columns_a_block", lambda *_: 128)
     hidden, weight, labels, loss_weights = inputs(dtype, *sizes)
