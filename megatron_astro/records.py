@@ -88,6 +88,7 @@ class LayoutRecord:
     sequence_parallel: bool
     distributed_optimizer: bool
     layers_per_stage: tuple[int, ...]
+    vpp: int = 1
     device: str
     dtype: str
     backend: str

@@ -55,7 +55,7 @@ def run_rank(world, rank, ranks, port):
             config = json.loads(Path(job["folder"], "huggingface/config.json").read_text())
             sizes = LlamaSizes.from_hf_config(config)
             heads = {"num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
-            plan = make_plan(ParallelConfig(tp=tp, pp=pp), ranks, num_layers=sizes.num_layers, vpp=job["vpp"], **heads)
+            plan = make_plan(ParallelConfig(tp=tp, pp=pp, vpp=job["vpp"]), ranks, num_layers=sizes.num_layers, **heads)
             prepare = {"distributed": our_chunks, "legacy": stock_chunks}[job["format"]]
             logits = forward(prepare(sizes, plan, Path(job["folder"])), torch.load(job["tokens"]), sizes)
             if logits is not None:

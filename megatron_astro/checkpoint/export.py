@@ -60,7 +60,7 @@ class ModelInMemory(StoredReader):
 
 def export_hugging_face(
     folder: Path,
-    model: GPTModel,
+    model: Sequence[GPTModel],
     sizes: LlamaSizes,
     *,
     model_files: Path,
@@ -68,7 +68,7 @@ def export_hugging_face(
     expected_root: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the new folder `folder` together with all ranks, in the model's own type.
+    """Write the new folder `folder` together with all ranks, each its chunks of layers, in the model's own type.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def export_hugging_face(
         The disk is full, `folder` is there already, or what was read back has another root. The model is as it was.
     """
     started = time.monotonic()
-    dtype: torch.dtype = model.config.params_dtype
+    dtype: torch.dtype = model[0].config.params_dtype
     described, writer = ModelInMemory(model_files, sizes, dtype), HuggingFaceWriter()
     shards = writer.plan(described, dtype, shard_bytes)
     layouts = [layout for shard in shards for layout in writer.lay_out(shard, described, dtype)]
@@ -140,9 +140,9 @@ def _prepare(folder: Path, layouts: Sequence[FileLayout]) -> None:
                 stream.write(content)
 
 
-def _own_share(model: GPTModel, sizes: LlamaSizes) -> list[LocalParameter]:
+def _own_share(model: Sequence[GPTModel], sizes: LlamaSizes) -> list[LocalParameter]:
     """The parameters this rank writes: of those it owns, its turn among the replicas."""
-    owned = [parameter for parameter in local_parameters(model, sizes) if parameter.content.owned]
+    owned = [parameter for chunk in model for parameter in local_parameters(chunk, sizes) if parameter.content.owned]
     return owned[parallel_state.get_data_parallel_rank() :: parallel_state.get_data_parallel_world_size()]
 
 

@@ -1,6 +1,6 @@
 """A model spread over ranks, as the slices of Hugging Face tensors that each rank's parameters are made of; loading them.
 
-Works at any tp and pp, even and uneven stages: the layer's number comes from megatron.core's own layers, the rest from `slices.py`.
+Works at any tp, pp and vpp, even and uneven stages: the layer's number comes from megatron.core's own layers, the rest from `slices.py`.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class LocalParameter:
 
 
 def local_parameters(model: GPTModel, sizes: LlamaSizes) -> Iterator[LocalParameter]:
-    """All parameters of this rank's stage; CheckpointError for one that no Hugging Face tensor fits."""
+    """All parameters of one of this rank's chunks; CheckpointError for one that no Hugging Face tensor fits."""
     table = SliceTable(
         sizes,
         tp=parallel_state.get_tensor_model_parallel_world_size(),
@@ -49,7 +49,7 @@ def local_parameters(model: GPTModel, sizes: LlamaSizes) -> Iterator[LocalParame
 
 @torch.no_grad()
 def load_slices(reader: TensorSource, model: GPTModel, sizes: LlamaSizes) -> None:
-    """Fill this rank's parameters, rounded to their type; reads only what they hold, one slice of a tensor in memory at a time."""
+    """Fill a chunk's parameters, rounded to their type; reads only what they hold, one slice of a tensor in memory at a time."""
     for parameter in local_parameters(model, sizes):
         slices = parameter.content.slices
         parameter.data[slices[-1].end if slices else 0 :].zero_()  # padding must be numbers: 0 times NaN is NaN

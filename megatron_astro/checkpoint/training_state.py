@@ -8,6 +8,7 @@ from the seed and the number of consumed samples.
 import logging
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,14 @@ class Progress:
 
 def save_training_state(
     folder: Path,
-    model: DistributedDataParallel,
+    model: Sequence[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     progress: Progress,
     *,
     assets: Path,
     certify: When = "auto",
 ) -> None:
-    """Write `folder` together with all ranks; `assets` (config.json, tokenizer) is copied in so that it converts by itself.
+    """Write `folder` with all ranks, each its chunks; `assets` (config.json, tokenizer) is copied in so that it converts by itself.
 
     Where it is certified, all weights are read back first: a save that cannot be read never gets its name.
     """
@@ -78,11 +79,11 @@ def save_training_state(
     dist.barrier()
 
 
-def load_training_state(folder: Path, model: DistributedDataParallel, optimizer: MegatronOptimizer) -> Progress:
+def load_training_state(folder: Path, model: Sequence[DistributedDataParallel], optimizer: MegatronOptimizer) -> Progress:
     """Load a training checkpoint at this run's layout, whatever layout wrote it."""
     state = _sharded_state(model, optimizer, loading=True)
     loaded = _load(state, folder)
-    model.module.load_state_dict(loaded["model"])
+    _fill(model, loaded)
     optimizer.load_state_dict(loaded["optimizer"])
     try:
         return Progress(**loaded["progress"])
@@ -90,10 +91,9 @@ def load_training_state(folder: Path, model: DistributedDataParallel, optimizer:
         raise CheckpointError(f"{folder} holds no training progress; it is not a checkpoint of a training run") from error
 
 
-def load_weights(folder: Path, model: DistributedDataParallel) -> None:
+def load_weights(folder: Path, model: Sequence[DistributedDataParallel]) -> None:
     """Load only the model's weights, from a converted or a training checkpoint."""
-    loaded = _load({"model": model.module.sharded_state_dict(metadata=dict(OPTIMIZER_FORMAT))}, folder)
-    model.module.load_state_dict(loaded["model"])
+    _fill(model, _load(_chunk_states(model), folder))
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
@@ -119,10 +119,22 @@ def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
-def _sharded_state(model: DistributedDataParallel, optimizer: MegatronOptimizer, *, loading: bool) -> dict[str, Any]:
-    model_state = model.module.sharded_state_dict(metadata=dict(OPTIMIZER_FORMAT))
-    optimizer_state = optimizer.sharded_state_dict(model_state, is_loading=loading, metadata=dict(OPTIMIZER_FORMAT))
-    return {"model": model_state, "optimizer": optimizer_state}
+def _sharded_state(model: Sequence[DistributedDataParallel], optimizer: MegatronOptimizer, *, loading: bool) -> dict[str, Any]:
+    chunk_states = _chunk_states(model)
+    optimizer_state = optimizer.sharded_state_dict(chunk_states, is_loading=loading, metadata=dict(OPTIMIZER_FORMAT))
+    return {**chunk_states, "optimizer": optimizer_state}
+
+
+def _chunk_states(model: Sequence[DistributedDataParallel]) -> dict[str, Any]:
+    """What each chunk holds, as slices of the whole model's tensors: the keys are this rank's own and reach no file."""
+    return {
+        f"chunk{number}": chunk.module.sharded_state_dict(metadata=dict(OPTIMIZER_FORMAT)) for number, chunk in enumerate(model)
+    }
+
+
+def _fill(model: Sequence[DistributedDataParallel], loaded: Mapping[str, Any]) -> None:
+    for number, chunk in enumerate(model):
+        chunk.module.load_state_dict(loaded[f"chunk{number}"])
 
 
 def _load(state: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training run is: one frozen section per owner, each field with its unit; rules over sections are in `consistency`."""
+"""What a training run is: one frozen section per owner, each field with its unit; `assemble.plan_run` has the rules over sections."""
 
 import math
 from dataclasses import dataclass, field
@@ -80,6 +80,8 @@ class ParallelConfig:
     """Tensor-parallel ranks: each holds a slice of every matrix."""
     pp: int = 1
     """Pipeline-parallel ranks: each holds some of the layers."""
+    vpp: int = 1
+    """Chunks of layers on each pipeline stage, which take turns (the interleaved schedule): stages idle about vpp times less, send more."""
     sequence_parallel: bool = False
     """Whether tensor-parallel ranks also split the sequence between matrices (less activation memory)."""
     distributed_optimizer: bool = True
@@ -90,7 +92,7 @@ class ParallelConfig:
     """Minutes a rank waits for another before the run stops with an error."""
 
     def __post_init__(self) -> None:
-        _require_positive("parallel", tp=self.tp, pp=self.pp, timeout_minutes=self.timeout_minutes)
+        _require_positive("parallel", tp=self.tp, pp=self.pp, vpp=self.vpp, timeout_minutes=self.timeout_minutes)
         _require_non_negative("parallel", first_stage_layers=self.first_stage_layers)
 
 

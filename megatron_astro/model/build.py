@@ -129,6 +129,9 @@ def transformer_config(
         tensor_model_parallel_size=plan.tp,
         pipeline_model_parallel_size=plan.pp,
         virtual_pipeline_model_parallel_size=plan.vpp if plan.vpp > 1 else None,
+        # Sent in batches, the activations and gradients between the same two ranks (pp = 2) would be taken for each other.
+        overlap_p2p_comm=plan.vpp > 1,
+        batch_p2p_comm=plan.vpp == 1,
         sequence_parallel=plan.sequence_parallel,
         num_layers_in_first_pipeline_stage=plan.layers_per_stage[0] if len(set(plan.layers_per_stage)) > 1 else None,
         # the numbers

@@ -20,19 +20,29 @@ class ParallelPlan:
     vpp: int = 1
 
     def num_microbatches(self, global_batch_size: int, micro_batch_size: int) -> int:
-        """Forward passes per rank and optimizer step; ParallelError unless the batch divides evenly."""
+        """Forward passes per rank and optimizer step; ParallelError unless the batch divides evenly, also over interleaved stages."""
         samples_at_once = micro_batch_size * self.dp
         if global_batch_size % samples_at_once:
             raise ParallelError(
                 f"training.global_batch_size {global_batch_size} is not divisible by training.micro_batch_size x data-parallel ranks "
                 f"= {micro_batch_size} x {self.dp}; make it a multiple of {samples_at_once}"
             )
-        return global_batch_size // samples_at_once
+        num_microbatches = global_batch_size // samples_at_once
+        if num_microbatches % self.microbatch_multiple:
+            raise ParallelError(
+                f"training.global_batch_size {global_batch_size} gives each data-parallel rank {num_microbatches} micro-batches, which is "
+                f"no multiple of parallel.pp = {self.pp}, as parallel.vpp = {self.vpp} needs: chunks take turns after every {self.pp}; "
+                f"make it a multiple of {samples_at_once * self.pp}"
+            )
+        return num_microbatches
+
+    @property
+    def microbatch_multiple(self) -> int:
+        """What the number of micro-batches must be a multiple of: interleaved stages pass on groups of as many as there are stages."""
+        return self.pp if self.vpp > 1 else 1
 
 
-def make_plan(
-    config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int, vpp: int = 1
-) -> ParallelPlan:
+def make_plan(config: ParallelConfig, world_size: int, *, num_layers: int, num_heads: int, num_kv_heads: int) -> ParallelPlan:
     """Check a layout against the number of ranks and the model; ParallelError names the first thing that does not divide."""
     require_divisible_heads(config.tp, num_heads=num_heads, num_kv_heads=num_kv_heads)
     model_ranks = config.tp * config.pp
@@ -46,7 +56,7 @@ def make_plan(
             "parallel.sequence_parallel is true but parallel.tp is 1; it splits work between tensor-parallel ranks"
         )
     layers_per_stage = split_layers(num_layers, config.pp, config.first_stage_layers)
-    require_divisible_chunks(layers_per_stage, vpp)
+    require_divisible_chunks(layers_per_stage, config.vpp)
     return ParallelPlan(
         world_size=world_size,
         tp=config.tp,
@@ -54,7 +64,7 @@ def make_plan(
         dp=world_size // model_ranks,
         sequence_parallel=config.sequence_parallel,
         layers_per_stage=layers_per_stage,
-        vpp=vpp,
+        vpp=config.vpp,
     )
 
 

@@ -131,8 +131,9 @@ def _layout(report: Report) -> str:
         *(["distributed optimizer"] if layout.distributed_optimizer else []),
     ]
     stages = " + ".join(map(str, layout.layers_per_stage))
+    chunks = f" in {layout.vpp} chunks each" if layout.vpp > 1 else ""
     return (
-        f"{layout.world_size} ranks: tensor parallel {layout.tp}, pipeline parallel {layout.pp} ({stages} layers), "
+        f"{layout.world_size} ranks: tensor parallel {layout.tp}, pipeline parallel {layout.pp} ({stages} layers{chunks}), "
         f"data parallel {layout.dp}" + "".join(f", {extra}" for extra in extras)
     )
 

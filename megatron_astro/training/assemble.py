@@ -21,7 +21,7 @@ from megatron_astro.checkpoint.training_state import (
 from megatron_astro.config.run import DataConfig, RunConfig
 from megatron_astro.data.samples import SampleStream, heldout_documents, open_sample_stream
 from megatron_astro.errors import ConfigError, DataError
-from megatron_astro.model.build import DTYPES, build_stage
+from megatron_astro.model.build import DTYPES, build_chunks
 from megatron_astro.model.operations import select_operations
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.ops.adamw import ADAMW
@@ -44,7 +44,7 @@ class Run:
     world: World
     start: Start
     plan: ParallelPlan
-    model: DistributedDataParallel
+    model: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
     samples: SampleStream
     heldout: Sequence[Tokens]
@@ -66,6 +66,7 @@ class Run:
             sequence_parallel=self.plan.sequence_parallel,
             distributed_optimizer=self.config.parallel.distributed_optimizer,
             layers_per_stage=self.plan.layers_per_stage,
+            vpp=self.plan.vpp,
             device=self.world.device.type,
             dtype=self.config.model.dtype,
             backend=self.world.backend,
@@ -101,7 +102,7 @@ def assemble(config: RunConfig, world: World, start: Start, plan: ParallelPlan) 
     model = _build_model(config, world.device, sizes, plan)
     optimizer = build_optimizer(
         config.optimizer,
-        [model],
+        model,
         bf16=config.model.dtype == "bfloat16",
         distributed=config.parallel.distributed_optimizer,
         update=ADAMW.select(config.ops.adamw, world.device, torch.float32),
@@ -161,24 +162,26 @@ def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[Tokens]:
     return documents
 
 
-def _build_model(config: RunConfig, device: torch.device, sizes: LlamaSizes, plan: ParallelPlan) -> DistributedDataParallel:
+def _build_model(config: RunConfig, device: torch.device, sizes: LlamaSizes, plan: ParallelPlan) -> list[DistributedDataParallel]:
     operations = select_operations(config.ops, device, DTYPES[config.model.dtype])
-    stage = build_stage(sizes, plan, dtype=config.model.dtype, recompute=config.model.recompute, operations=operations)
-    stage.config.finalize_model_grads_func = finalize_model_grads
+    chunks = build_chunks(sizes, plan, dtype=config.model.dtype, recompute=config.model.recompute, operations=operations)
+    chunks[0].config.finalize_model_grads_func = finalize_model_grads  # all chunks have the same config
     settings = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True, use_distributed_optimizer=config.parallel.distributed_optimizer
     )
     logger.info(
-        "model: %.1f million parameters in all, %.1f million on this rank (layers per stage %s, tp %d, dp %d of %d ranks)",
+        "model: %.1f million parameters in all, %.1f million on this rank (layers per stage %s in %d chunks, tp %d, dp %d of %d ranks)",
         sizes.num_parameters / 1e6,
-        sum(parameter.numel() for parameter in stage.parameters()) / 1e6,
+        sum(parameter.numel() for chunk in chunks for parameter in chunk.parameters()) / 1e6,
         list(plan.layers_per_stage),
+        plan.vpp,
         plan.tp,
         plan.dp,
         dist.get_world_size(),
     )
-    model = DistributedDataParallel(stage.config, settings, stage)
-    _count_padding_between_buckets(model)
+    model = [DistributedDataParallel(chunk.config, settings, chunk) for chunk in chunks]
+    for chunk in model:
+        _count_padding_between_buckets(chunk)
     return model
 
 

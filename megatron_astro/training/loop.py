@@ -49,7 +49,7 @@ def train(config: RunConfig) -> str:
             raise SystemExit(2) from None  # every rank of a node finds the same fault; one says it. Nodes may see other folders.
         raise
     timeout = config.parallel.timeout_minutes
-    with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout):
+    with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout, vpp=plan.vpp):
         run = assemble(config, world, start, plan)
         if world.rank == 0 and run.progress.step < config.training.steps:  # a finished run keeps the options it was trained with
             _note_options(config)
@@ -210,7 +210,7 @@ class TrainingLoop:
         certificate = newest / CERTIFICATE_FILE if newest else None
         export_hugging_face(
             folder,
-            self.run.model.module,
+            [chunk.module for chunk in self.run.model],
             self.run.start.sizes,
             model_files=newest / MODEL_FILES_FOLDER if newest else self.run.start.model_files,
             certify=self.run.config.training.certify,

@@ -7,6 +7,7 @@ model moves it; what float32 or bfloat16 rounding does stays below. `start.json`
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ def model_files(path: Path, checkpoint_format: StartFormat) -> Path:
 def begin_from(
     start: Start,
     config: ModelConfig,
-    model: DistributedDataParallel,
+    model: Sequence[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     plan: ParallelPlan,
     certify: When = "auto",
@@ -115,7 +116,7 @@ def _root(start: Start, certify: When) -> str | None:
     return certificate.root if certificate else None
 
 
-def _load_converted(start: Start, model: DistributedDataParallel) -> Probe:
+def _load_converted(start: Start, model: Sequence[DistributedDataParallel]) -> Probe:
     path = start.path / PARITY_FILE
     if not path.is_file():
         raise CheckpointError(
@@ -128,10 +129,11 @@ def _load_converted(start: Start, model: DistributedDataParallel) -> Probe:
     return Probe(parity.probe_tokens, parity.source_probe_loss, f"the conversion of {parity.source}")
 
 
-def _load_folder(start: Start, model: DistributedDataParallel) -> Probe:
+def _load_folder(start: Start, model: Sequence[DistributedDataParallel]) -> Probe:
     """Each rank reads the slices it holds; rank 0 has transformers compute what the loss must be."""
     reader = HuggingFaceReader(start.path)
-    load_slices(reader, model.module, start.sizes)
+    for chunk in model:
+        load_slices(reader, chunk.module, start.sizes)
     tokens = probe_tokens(start.path, start.sizes)
     device = torch.device(torch.cuda.current_device())
     expected = torch.zeros(1, dtype=torch.float64, device=device)

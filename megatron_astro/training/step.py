@@ -1,8 +1,9 @@
 """One optimizer step over one global batch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ class StepOutcome:
 
 
 def train_step(
-    model: DistributedDataParallel,
+    model: Sequence[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     batches: Iterator[Batch],
     *,
@@ -38,17 +39,12 @@ def train_step(
     seq_length: int,
 ) -> StepOutcome:
     """Forward, backward, reduce, clip, update; a step whose gradients are not finite changes nothing."""
-    model.zero_grad_buffer()
+    for chunk in model:
+        chunk.zero_grad_buffer()
     optimizer.zero_grad()
     set_learning_rate(optimizer, learning_rate)
-    reports = get_forward_backward_func()(
-        forward_step_func=lm_forward,
-        data_iterator=batches,
-        model=[model],
-        num_microbatches=num_microbatches,
-        seq_length=seq_length,
-        micro_batch_size=micro_batch_size,
-        forward_only=False,
+    reports = run_pipeline(
+        model, batches, num_microbatches=num_microbatches, micro_batch_size=micro_batch_size, seq_length=seq_length
     )
     loss = mean_loss(reports)
     optimizer.prepare_grads()
@@ -57,6 +53,31 @@ def train_step(
         return StepOutcome(loss=loss, grad_norm=grad_norm, updated=False)
     optimizer.step_with_ready_grads()
     return StepOutcome(loss=loss, grad_norm=grad_norm, updated=True)
+
+
+def run_pipeline(
+    model: Sequence[DistributedDataParallel],
+    batches: Iterator[Batch],
+    *,
+    num_microbatches: int,
+    micro_batch_size: int,
+    seq_length: int,
+    forward_only: bool = False,
+) -> list[Tensor]:
+    """Micro-batches through this rank's chunks by megatron.core's schedule for this layout; the reports of `loss.py` on the last stage.
+
+    Chunks that take turns each read all micro-batches, a few of them before the others do.
+    """
+    reports: list[Tensor] = get_forward_backward_func()(
+        forward_step_func=lm_forward,
+        data_iterator=list(tee(batches, len(model))),
+        model=list(model),
+        num_microbatches=num_microbatches,
+        seq_length=seq_length,
+        micro_batch_size=micro_batch_size,
+        forward_only=forward_only,
+    )
+    return reports
 
 
 def mean_loss(reports: list[Tensor]) -> float:

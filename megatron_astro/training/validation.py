@@ -11,41 +11,42 @@ import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
-from megatron.core.pipeline_parallel import get_forward_backward_func
 from numpy.typing import NDArray
 
 from megatron_astro.data.loader import Batch
 from megatron_astro.errors import CheckpointError
 from megatron_astro.parallel.plan import ParallelPlan
-from megatron_astro.training.loss import lm_forward
-from megatron_astro.training.step import mean_loss
+from megatron_astro.training.step import mean_loss, run_pipeline
 
 logger = logging.getLogger(__name__)
 
 Tokens = NDArray[np.int64]
 
 
-def windowed_loss(model: DistributedDataParallel, documents: Sequence[Tokens], plan: ParallelPlan, seq_length: int) -> float:
+def windowed_loss(
+    model: Sequence[DistributedDataParallel], documents: Sequence[Tokens], plan: ParallelPlan, seq_length: int
+) -> float:
     """Mean next-token loss (nats per token) over documents, each cut into windows of at most `seq_length` predictions."""
     windows = [window for document in documents for window in cut_windows(document, seq_length)]
     longest = max(len(window) - 1 for window in windows)
     length = -(-longest // plan.tp) * plan.tp  # sequence parallelism splits the window between tp ranks
     mine = windows[parallel_state.get_data_parallel_rank() :: plan.dp]
-    rounds = -(-len(windows) // plan.dp)
+    rounds = -(-len(windows) // (plan.dp * plan.microbatch_multiple)) * plan.microbatch_multiple
     nothing = np.zeros(1, dtype=np.int64)
     padded = [*mine, *[nothing] * (rounds - len(mine))]
-    model.eval()
+    for chunk in model:
+        chunk.eval()
     with torch.no_grad():
-        reports = get_forward_backward_func()(
-            forward_step_func=lm_forward,
-            data_iterator=_as_batches(padded, length),
-            model=[model],
+        reports = run_pipeline(
+            model,
+            _as_batches(padded, length),
             num_microbatches=rounds,
-            seq_length=length,
             micro_batch_size=1,
+            seq_length=length,
             forward_only=True,
         )
-    model.train()
+    for chunk in model:
+        chunk.train()
     return mean_loss(reports)
 
 
@@ -64,7 +65,7 @@ class Probe:
     computed_by: str
 
 
-def check_start(model: DistributedDataParallel, probe: Probe, plan: ParallelPlan, tolerance: float) -> float:
+def check_start(model: Sequence[DistributedDataParallel], probe: Probe, plan: ParallelPlan, tolerance: float) -> float:
     """Compare the loss on the probe with the source model's; CheckpointError when they differ: do not train from it."""
     tokens = np.asarray(probe.tokens, dtype=np.int64)
     loss = windowed_loss(model, [tokens] * plan.dp, plan, len(tokens) - 1)

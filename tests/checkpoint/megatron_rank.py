@@ -20,7 +20,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_astro.config.run import OptimizerConfig, ParallelConfig
 from megatron_astro.model import cpu_support
-from megatron_astro.model.build import build_stage
+from megatron_astro.model.build import build_chunks, build_stage
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.parallel.launch import joined_world, model_parallel_groups
 from megatron_astro.parallel.plan import make_plan
@@ -71,14 +71,14 @@ def train(folder, target, sizes, world):
         stage = build_stage(sizes, plan_for(sizes, 1, world), dtype="float32")
         model = DistributedDataParallel(stage.config, DistributedDataParallelConfig(use_distributed_optimizer=True), stage)
         optimizer = build_optimizer(OptimizerConfig(learning_rate=0.1), [model], bf16=False, distributed=True)
-        load_weights(folder, model)
+        load_weights(folder, [model])
         optimizer.reload_model_params()
         for buffer in model.buffers:
             buffer.grad_data.fill_(1.0)
         optimizer.step()
         save_training_state(
             target,
-            model,
+            [model],
             optimizer,
             Progress(step=1, consumed_samples=2, consumed_tokens=3, data_fingerprint=""),
             assets=folder / "huggingface",
@@ -89,7 +89,13 @@ def train(folder, target, sizes, world):
 
 LAYOUTS = {
     1: {"one": {}},
-    2: {"tp2": {"tp": 2}, "pp2": {"pp": 2}, "pp2_uneven": {"pp": 2, "first_stage_layers": 3}, "dp2": {}},
+    2: {
+        "tp2": {"tp": 2},
+        "pp2": {"pp": 2},
+        "pp2_uneven": {"pp": 2, "first_stage_layers": 3},
+        "dp2": {},
+        "pp2_vpp2": {"pp": 2, "vpp": 2},
+    },
     3: {"tp3": {"tp": 3}},
     4: {"tp2_pp2": {"tp": 2, "pp": 2}, "tp2_dp2": {"tp": 2}},
 }
@@ -103,17 +109,28 @@ def slices(folder, target, sizes, world):
     heads = {"num_layers": sizes.num_layers, "num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
     for name, options in LAYOUTS[world.size].items():
         plan = make_plan(ParallelConfig(**options), world.size, **heads)
-        with model_parallel_groups(plan.tp, plan.pp):
+        with model_parallel_groups(plan.tp, plan.pp, vpp=plan.vpp):
             for dtype in ("float32", "bfloat16"):
-                model, other = (build_stage(sizes, plan, dtype=dtype) for _ in range(2))
-                for parameter in model.parameters():
-                    parameter.data.fill_(float("nan"))
-                load_slices(HuggingFaceReader(target / "hf"), model, sizes)
-                other.load_state_dict(dist_checkpointing.load(other.sharded_state_dict(), str(folder)))
-                ours, theirs = dict(model.named_parameters()), dict(other.named_parameters())
+                model, other = (build_chunks(sizes, plan, dtype=dtype) for _ in range(2))
+                state = {number: chunk.sharded_state_dict() for number, chunk in enumerate(other)}
+                loaded = dist_checkpointing.load(state, str(folder))
+                ours, theirs = {}, {}
+                for number, (chunk, reference) in enumerate(zip(model, other, strict=True)):
+                    for parameter in chunk.parameters():
+                        parameter.data.fill_(float("nan"))
+                    load_slices(HuggingFaceReader(target / "hf"), chunk, sizes)
+                    reference.load_state_dict(loaded[number])
+                    # by the name in the whole model: chunks of one rank number their layers alike
+                    for found, parameters in ((ours, chunk), (theirs, reference)):
+                        found |= {whole_name(chunk, name): parameter for name, parameter in parameters.named_parameters()}
                 wrong = [key for key in theirs if not torch.equal(ours[key], theirs[key])]
                 (target / f"{name}_{dtype}_{world.rank}.json").write_text(json.dumps([sorted(ours), wrong]))
                 export_hugging_face(target / f"{name}_{dtype}", model, sizes, model_files=target / "hf", shard_bytes=200_000)
+
+
+def whole_name(chunk, name):
+    first, _, rest = name.removeprefix("decoder.layers.").partition(".")
+    return f"decoder.layers.{chunk.decoder.layers[int(first)].layer_number - 1}.{rest}" if first.isdigit() else name
 
 
 def logits(folder, target, sizes, world):

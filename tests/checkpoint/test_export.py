@@ -35,7 +35,7 @@ def test_an_export_is_a_conversion_at_every_layout(spread, ranks, tied, tmp_path
         )
         expected, exports = contents(tmp_path / dtype), sorted(target.glob(f"*_{dtype}"))
         assert len(expected) > 4, "several weight files, an index, a configuration"
-        assert len(exports) == {2: 4, 3: 1, 4: 2}[ranks]
+        assert len(exports) == {2: 5, 3: 1, 4: 2}[ranks]
         for export in exports:
             assert contents(export) == expected, export.name
 
@@ -54,13 +54,13 @@ def test_an_export_with_another_root_never_gets_its_name(gqa, tmp_path):
         load_slices(reader, model, reader.sizes)
         model.decoder.final_layernorm.weight.data[5] += 2**-10
         with pytest.raises(CheckpointError, match=f"the checkpoint of the same step {root}"):
-            export_hugging_face(tmp_path / "hf", model, reader.sizes, model_files=gqa, expected_root=root)
+            export_hugging_face(tmp_path / "hf", [model], reader.sizes, model_files=gqa, expected_root=root)
         assert [path.name for path in tmp_path.iterdir()] == ["hf.partial"]
         load_slices(reader, model, reader.sizes)
-        export_hugging_face(tmp_path / "hf", model, reader.sizes, model_files=gqa, expected_root=root)
+        export_hugging_face(tmp_path / "hf", [model], reader.sizes, model_files=gqa, expected_root=root)
         assert [path.name for path in tmp_path.iterdir()] == ["hf"]
         with pytest.raises(CheckpointError, match="exists already"):
-            export_hugging_face(tmp_path / "hf", model, reader.sizes, model_files=gqa)
+            export_hugging_face(tmp_path / "hf", [model], reader.sizes, model_files=gqa)
 
 
 def test_a_full_disk_is_one_sentence(gqa, tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_sentence(gqa, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "write_rectangle", full)
     with single_process(), pytest.raises(CheckpointError, match="hf: No space left on device; free the disk"):
-        module.export_hugging_face(tmp_path / "hf", build_stage(reader.sizes, plan), reader.sizes, model_files=gqa)
+        module.export_hugging_face(tmp_path / "hf", [build_stage(reader.sizes, plan)], reader.sizes, model_files=gqa)
     assert not (tmp_path / "hf").exists()
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         open_checkpoint(tmp_path / "hf.partial")

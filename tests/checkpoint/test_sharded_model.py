@@ -12,7 +12,7 @@ import pytest
 )  # fmt: skip
 def test_every_rank_holds_what_megatron_core_loads(spread, ranks, tied):
     found = sorted(spread(ranks, tied=tied).glob("*.json"))
-    assert len(found) == {2: 8, 3: 2, 4: 4}[ranks] * ranks
+    assert len(found) == {2: 10, 3: 2, 4: 4}[ranks] * ranks
     for path in found:
         names, wrong = json.loads(path.read_text())
         assert names

@@ -48,7 +48,7 @@ def test_chunks_are_those_of_megatron_cores_own_example():
 )
 def test_refuses_chunks_that_do_not_divide(pp, vpp, text):
     with pytest.raises(ParallelError) as caught:
-        make_plan(ParallelConfig(pp=pp), pp, vpp=vpp, **LLAMA_70B)
+        make_plan(ParallelConfig(pp=pp, vpp=vpp), pp, **LLAMA_70B)
     assert text in str(caught.value)
 
 
@@ -79,6 +79,14 @@ def test_refuses_what_does_not_divide(config, world, text):
     with pytest.raises(ParallelError) as caught:
         make_plan(config, world, **LLAMA_70B)
     assert text in str(caught.value)
+
+
+def test_interleaved_stages_want_groups_of_as_many_micro_batches():
+    plan = make_plan(ParallelConfig(pp=4, vpp=5), 8, **LLAMA_70B)
+    assert plan.num_microbatches(16, 1) == 8
+    with pytest.raises(ParallelError, match=r"each data-parallel rank 6 micro-batches, .* make it a multiple of 8"):
+        plan.num_microbatches(12, 1)
+    assert make_plan(ParallelConfig(pp=4), 8, **LLAMA_70B).num_microbatches(12, 1) == 6
 
 
 def test_refuses_a_batch_that_does_not_divide():

@@ -37,6 +37,8 @@ def test_training_table_tells_what_where_and_how_fast(report):
     assert "after training and back, 2.4 \u00d7 10⁻⁵" in rows["Conversion"]
     assert (rows["Root of the weights before"], rows["Root of the weights after"]) == ("b" * 64, "a" * 64)
     assert "Steps skipped" not in rows
+    interleaved = dataclasses.replace(report, layout=dataclasses.replace(report.layout, vpp=2, layers_per_stage=(16, 14)))
+    assert "pipeline parallel 2 (16 + 14 layers in 2 chunks each)" in dict(training_table(interleaved).rows)["Layout"]
     skipped = dataclasses.replace(report, train=dataclasses.replace(report.train, skipped_steps=2))
     assert "Steps skipped" in dict(training_table(skipped).rows)
     uncertified = dataclasses.replace(report, parity=dataclasses.replace(report.parity, root=None))

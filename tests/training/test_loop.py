@@ -26,10 +26,17 @@ def assert_same_numbers(ours, reference):
         assert grad_norm == pytest.approx(reference_norm, rel=GRADIENT_TOLERANCE)
 
 
+INTERLEAVED = ("--parallel.pp", 2, "--parallel.vpp", 2)
 OPERATIONS = ("rms-norm", "swiglu", "rope", "cross-entropy", "adamw")
 LAYOUTS = {
     "pp2": (2, "--parallel.pp", 2),
     "pp2_uneven": (2, "--parallel.pp", 2, "--parallel.first-stage-layers", 3),
+    "pp2_vpp2": (2, *INTERLEAVED),
+    "dp2_pp2_vpp2": (4, *INTERLEAVED, "--parallel.distributed-optimizer", False),
+    "tp2_sequence_parallel_pp2_vpp2": (
+        4, *INTERLEAVED, "--parallel.tp", 2, "--parallel.sequence-parallel", True, "--model.recompute", "full",
+    ),
+    "chunked_loss_pp2_vpp2": (2, "--ops.linear-cross-entropy", "fused", *INTERLEAVED),
     "dp2": (2,),
     "dp2_whole_optimizer": (2, "--parallel.distributed-optimizer", False),
     "tp3": (3, "--parallel.tp", 3),
@@ -47,7 +54,10 @@ LAYOUTS = {
 
 
 # Each takes ten seconds and more: what others cover in part is left to the slow tests.
-SLOW_LAYOUTS = {"chunked_loss_pp2", "chunked_loss_tp2", "dp2", "dp2_whole_optimizer", "pp2_uneven", "recompute"}
+SLOW_LAYOUTS = {
+    "chunked_loss_pp2", "chunked_loss_pp2_vpp2", "chunked_loss_tp2", "dp2", "dp2_pp2_vpp2", "dp2_whole_optimizer", "pp2", "pp2_uneven",
+    "recompute", "tp2_sequence_parallel_pp2_vpp2",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_LAYOUTS)) for name in LAYOUTS])
@@ -122,6 +132,27 @@ def test_stop_and_resume_is_bit_for_bit(tmp_path, train, one_rank, metrics, ledg
     assert ledger(tmp_path / "run") == ledger(one_rank)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_interleaved_stages_resume_bit_for_bit(dtype, tmp_path, train, metrics, ledger):
+    options = (*INTERLEAVED, "--model.dtype", dtype, "--training.micro-batch-size", 2)
+    train(tmp_path / "whole", *options, ranks=2)
+    train(tmp_path / "parts", *options, "--training.stop-after", 5, ranks=2)
+    train(tmp_path / "parts", *options, ranks=2)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert ledger(tmp_path / "parts") == ledger(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_interleaved_stages_resume_what_other_layouts_began(tmp_path, train, one_rank, metrics, ledger):
+    run = tmp_path / "run"
+    train(run, "--training.stop-after", 3, ranks=2)
+    train(run, "--parallel.pp", 2, "--training.stop-after", 6, ranks=2)
+    train(run, *INTERLEAVED, ranks=2)
+    assert ledger(run) == ledger(one_rank)
+    assert_same_numbers(metrics(run), metrics(one_rank))
+
+
 def test_bfloat16_with_float32_masters_resumes_bit_for_bit(tmp_path, train, metrics):
     options = ("--model.dtype", "bfloat16")
     train(tmp_path / "whole", *options)
@@ -134,9 +165,10 @@ def test_bfloat16_with_float32_masters_resumes_bit_for_bit(tmp_path, train, metr
 
 def test_resume_at_other_layouts_sees_the_same_samples(tmp_path, train, one_rank, metrics, ledger):
     run = tmp_path / "run"
-    train(run, "--parallel.pp", 2, "--training.stop-after", 3, ranks=2)
+    train(run, *INTERLEAVED, "--training.stop-after", 3, ranks=2)
     second = train(run, "--training.stop-after", 6, ranks=2)
     assert "options: parallel.pp is now 1, it was 2" in second.stderr
+    assert "options: parallel.vpp is now 1, it was 2" in second.stderr
     assert "options: training.stop_after is now 6, it was 3" in second.stderr
     train(run)
     assert ledger(run) == ledger(one_rank)
@@ -218,6 +250,7 @@ def test_resolved_options_load_as_a_preset(tmp_path, train, one_rank):
         (("--data.prefixes", "no/such/data"), "no/such/data"),
         (("--parallel.tp", 5), "the model's 12 attention heads are not divisible by parallel.tp = 5"),
         (("--parallel.pp", 2), "1 ranks cannot be split"),
+        (("--parallel.vpp", 2), "vpp = 2 needs more than one pipeline stage"),
         (("--training.global-batch-size", 3, "--training.micro-batch-size", 2), "training.global_batch_size 3 is not divisible"),
         (("--data.seq-length", 129), "data.seq_length 129 is above the model's 128 positions"),
         (("--run-folder", "/dev/null/run"), "cannot create the folder /dev/null/run"),

@@ -18,6 +18,7 @@ OF_A_CONVERSION = {"certificate.json", "parity.json", "conversion.jsonl"}
 LAYOUTS = {
     "tp2_sequence_parallel": (2, "--parallel.tp", 2, "--parallel.sequence-parallel", True),
     "pp2_uneven": (2, "--parallel.pp", 2, "--parallel.first-stage-layers", 3),
+    "pp2_vpp2": (2, "--parallel.pp", 2, "--parallel.vpp", 2),
     "tp3_bfloat16": (3, "--parallel.tp", 3, "--model.dtype", "bfloat16"),
 }
 STEPS = ("--training.steps", 3, "--training.save-every", 2, "--training.export-hf", "every")
@@ -102,7 +103,7 @@ def test_weights_in_the_wrong_place_are_refused(monkeypatch, folder):
     optimizer = SimpleNamespace(reload_model_params=lambda: None)
     with single_process():
         stage = build_stage(opened.sizes, plan)
-        model = DistributedDataParallel(stage.config, DistributedDataParallelConfig(), stage)
+        model = [DistributedDataParallel(stage.config, DistributedDataParallelConfig(), stage)]
         config = ModelConfig(init_from=folder, start_tolerance=1e-4)
         assert module.begin_from(opened, config, model, optimizer, plan).tolerance == 1e-4
         monkeypatch.setattr(module, "load_slices", wrong)
