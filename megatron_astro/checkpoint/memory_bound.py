@@ -10,9 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from megatron_astro.checkpoint.certify import hashing_threads
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader
-from megatron_astro.checkpoint.transfer import copying_threads
+from megatron_astro.checkpoint.transfer import BUFFERS_A_THREAD, copying_threads
 from megatron_astro.errors import ConfigError
 
 DEFAULT_MAX_RAM = 4 * 2**30
@@ -53,11 +52,11 @@ def parse_size(text: str, option: str) -> int:
 
 
 def memory_need(reader: WeightReader) -> MemoryNeed:
-    """What reading, rounding, hashing, writing and reading back takes: two buffers a thread."""
+    """What reading, rounding, hashing, writing and reading back takes."""
     return MemoryNeed(
         program_bytes=psutil.Process().memory_info().rss,
-        num_threads=copying_threads() + hashing_threads(),
-        thread_bytes=2 * BLOCK_BYTES + reader.scratch_bytes(),
+        num_threads=copying_threads(),
+        thread_bytes=BUFFERS_A_THREAD * BLOCK_BYTES + reader.scratch_bytes(),
     )
 
 

@@ -66,6 +66,10 @@ class StoredReader:
         """Fill `out` [rows, columns] with a rectangle of the tensor."""
         read_pieces(name, self.tensors[name], rows, columns, out)
 
+    def read_again(self, name: str, rows: Span, columns: Span, out: Tensor) -> None:
+        """As `read`, where all is in the system's cache but what follows may not be in the file yet: none of that is fetched ahead."""
+        read_pieces(name, self.tensors[name], rows, columns, out, ahead=False)
+
     def scratch_bytes(self) -> int:
         """Whole rows of a piece, where only some columns of a tensor lie in it."""
         return SCRATCH_BYTES
@@ -91,14 +95,21 @@ def blocks(
     reader: TensorSource, name: str, shape: Sequence[int], block_bytes: int = BLOCK_BYTES, buffer: Tensor | None = None
 ) -> Iterator[tuple[Span, Tensor]]:
     """A tensor's rows in order, block by block, as [rows, columns]: one buffer, the one given or another, filled anew for each block."""
-    dtype, columns = reader.dtype(name), num_columns(shape)
-    for begin, end in row_blocks(shape, columns * dtype.itemsize, block_bytes):
-        num_bytes = (end - begin) * columns * dtype.itemsize
-        if buffer is None or len(buffer) < num_bytes:
-            buffer = torch.empty(num_bytes, dtype=torch.uint8)
-        block = buffer[:num_bytes].view(dtype).view(end - begin, columns)
-        reader.read(name, (begin, end), (0, columns), block)
-        yield (begin, end), block
+    row_bytes = num_columns(shape) * reader.dtype(name).itemsize
+    if buffer is None or len(buffer) < row_bytes:
+        buffer = torch.empty(max(row_bytes, min(block_bytes, shape[0] * row_bytes)), dtype=torch.uint8)
+    for rows in row_blocks(shape, row_bytes, min(block_bytes, len(buffer))):
+        block = in_buffer(buffer, reader.dtype(name), rows, num_columns(shape))
+        reader.read(name, rows, (0, num_columns(shape)), block)
+        yield rows, block
+
+
+def in_buffer(buffer: Tensor, dtype: torch.dtype, rows: Span, columns: int) -> Tensor:
+    """Room for rows of a tensor, [rows, columns], in `buffer` if they fit there."""
+    num_bytes = (rows[1] - rows[0]) * columns * dtype.itemsize
+    if num_bytes > len(buffer):
+        buffer = torch.empty(num_bytes, dtype=torch.uint8)
+    return buffer[:num_bytes].view(dtype).view(rows[1] - rows[0], columns)
 
 
 def group_dtype(reader: TensorSource, group: Group) -> torch.dtype:

@@ -1,7 +1,7 @@
 """Copying groups of tensors into the files of a shard: block after block, on several threads, hashed on the way.
 
-Each thread takes one group at a time and streams its tensors in blocks of rows (`reader.BLOCK_BYTES`): read, round if asked, hash, write.
-So what is held is two blocks a thread, whatever the size of a tensor. Reading, hashing and writing let other threads run meanwhile.
+Each thread takes one group at a time and streams its tensors in blocks of rows (`reader.BLOCK_BYTES`): read, round if asked, hash, write,
+read back (`read_back.py`). So what is held is three blocks a thread, whatever the size of a tensor. Other threads run meanwhile.
 """
 
 import logging
@@ -23,6 +23,7 @@ from megatron_astro.checkpoint.digest import DataHash
 from megatron_astro.checkpoint.names import Group, tensor_groups
 from megatron_astro.checkpoint.page_cache import start_writing
 from megatron_astro.checkpoint.pieces import Piece, Written, tensor_bytes, write_pieces
+from megatron_astro.checkpoint.read_back import ShardReadBack
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader, blocks
 from megatron_astro.checkpoint.shards import (
     SHARD_BYTES,
@@ -33,11 +34,13 @@ from megatron_astro.checkpoint.shards import (
     WrittenShard,
     stored_bytes,
 )
+from megatron_astro.errors import CheckpointError
 from megatron_astro.progress import show_bytes
 
 logger = logging.getLogger(__name__)
 
-FLUSH_BYTES = 2**27  # written before the disk is told to begin
+FLUSH_BYTES = 2**25  # written before the disk is told to begin
+BUFFERS_A_THREAD = 3
 LARGEST_GROWTH = 2  # of a block that is rounded: from 16 bits to 32
 
 Advance = Callable[[int], None]
@@ -117,6 +120,7 @@ class OpenFile:
             os.pwrite(self.descriptor, content, begin)
             self.note(Written(self.path, begin, memoryview(content)))
         self._begins = sorted(self._sums)
+
         return WrittenFile(file=self._layout.file, num_bytes=self._layout.num_bytes, crc32=self._crc32(0, self._layout.num_bytes))
 
     def close(self) -> None:
@@ -124,10 +128,17 @@ class OpenFile:
         os.close(self.descriptor)
 
     def _crc32(self, begin: int, end: int) -> int:
-        """Of a part of the file that begins and ends where stretches do; what was never written is zeros."""
+        """Of a part of the file that begins and ends where stretches do; what was never written is zeros.
+
+        CheckpointError where stretches overlap: the later one came over what had been read back already.
+        """
         parts, position = [], begin
         for start in self._begins[bisect_left(self._begins, begin) : bisect_left(self._begins, end)]:
             crc32, length = self._sums[start]
+            if start < position:
+                raise CheckpointError(
+                    f"{self._layout.file}: byte {start} was written twice, which is a fault of this program; please report it"
+                )
             parts += [(crc32_of_zeros(start - position), start - position), (crc32, length)]
             position = start + length
         parts.append((crc32_of_zeros(end - position), end - position))
@@ -144,6 +155,7 @@ def copy_shard(
     buffers: Buffers,
     *,
     hashed: bool = True,
+    read_back: ShardReadBack | None = None,
     flusher: Flusher | None = None,
     before_group: Callable[[Group], None] | None = None,
     advance: Advance | None = None,
@@ -155,7 +167,7 @@ def copy_shard(
             file = OpenFile(folder, layout, flusher)
             stack.callback(file.close)
             files[file.path] = file
-        copier = _Copier(files, layouts, reader, dtype, buffers, hashed, before_group, advance)
+        copier = _Copier(files, layouts, reader, dtype, buffers, hashed, read_back, before_group, advance)
         done = [threads.submit(copier.copy, group) for group in groups]
         wait(done, return_when=FIRST_EXCEPTION)
         for future in done:
@@ -181,6 +193,7 @@ class _Copier:
         dtype: torch.dtype | None,
         buffers: Buffers,
         hashed: bool,
+        read_back: ShardReadBack | None,
         before_group: Callable[[Group], None] | None,
         advance: Advance | None,
     ) -> None:
@@ -191,6 +204,7 @@ class _Copier:
         self._dtype = dtype
         self._buffers = buffers
         self._hashed = hashed
+        self._read_back = read_back
         self._before_group = before_group
         self._advance = advance or (lambda _: None)
         self._progress = threading.Lock()
@@ -199,31 +213,38 @@ class _Copier:
         """Copy one group's tensors."""
         if self._before_group:
             self._before_group(group)
-        with self._buffers.lend() as stored, self._buffers.lend() as rounded:
+        with self._buffers.lend() as stored, self._buffers.lend() as other, self._buffers.lend() as ours:
             copied = [
-                self._copy_tensor(name, shape, stored, rounded) for name, shape in zip(group.names, group.shapes, strict=True)
+                self._copy_tensor(name, shape, stored, other, ours) for name, shape in zip(group.names, group.shapes, strict=True)
             ]
         return [tensor for tensor in copied if tensor]
 
-    def _copy_tensor(self, name: str, shape: tuple[int, ...], stored: Tensor, rounded: Tensor) -> CopiedTensor | None:
+    def _copy_tensor(self, name: str, shape: tuple[int, ...], stored: Tensor, other: Tensor, ours: Tensor) -> CopiedTensor | None:
+        """`stored` is what the source's blocks are read into, `ours` what is read back; `other` first has them rounded, then read again."""
         pieces: list[Piece] = [piece for layout in self._layouts for piece in layout.pieces.get(name, ())]
         rounds = self._dtype not in (None, self._reader.dtype(name))
         read, written = DataHash(), DataHash()
+        back = self._read_back.of(name) if self._read_back else None
         block_bytes = BLOCK_BYTES // (LARGEST_GROWTH if rounds else 1)
         for rows, block in blocks(self._reader, name, shape, block_bytes, stored):
-            out = _rounded(block, self._dtype, rounded) if rounds else block
+            out = _rounded(block, self._dtype, other) if rounds else block
             if self._hashed:
                 read.update(tensor_bytes(block))
             if self._hashed and rounds:
                 written.update(tensor_bytes(out))
             for stretch in write_pieces(pieces, rows, out, self._descriptors):
                 self._files[stretch.file].note(stretch)
+            if back:
+                back.check(rows, ours, other)
             with self._progress:
                 self._advance(out.nbytes)
         if not self._hashed:
             return None
         source = read.root()
-        return CopiedTensor(name=name, source_data=source, written_data=written.root() if rounds else source)
+        expected = written.root() if rounds else source
+        if back:
+            back.finish(source, expected)
+        return CopiedTensor(name=name, source_data=source, written_data=expected)
 
 
 def _rounded(block: Tensor, dtype: torch.dtype | None, buffer: Tensor) -> Tensor:
@@ -250,7 +271,7 @@ def write_all(
         ThreadPoolExecutor(copying_threads(), thread_name_prefix="copy") as threads,
         show_bytes(total, title="Writing", logger=logger) as advance,
     ):
-        buffers, written = Buffers(2 * copying_threads()), []
+        buffers, written = Buffers(BUFFERS_A_THREAD * copying_threads()), []
         for shard in shards:
             layouts = writer.lay_out(shard, reader, dtype)
             written.append(

@@ -1,12 +1,10 @@
-"""The shards of a conversion: written, put on the disk and read back, one overlapping the other; and the certificate that follows.
+"""The shards of a conversion: written, read back and put on the disk, one overlapping the other; and the certificate that follows.
 
-While one shard is copied, the one before it is flushed to the disk, and the tensors of both are read back and compared, bit for bit, with
-the source's, read again (or hashed, where the source's were rounded or computed). Reading back follows the files' own headers. It goes
-through the system's cache of the file where that still has it: it proves what was written, not that the disk will keep it. What was
-read back leaves that cache.
+Blocks are read back as they are written (`read_back.py`); while one shard is copied, the one before it is flushed to the disk. Shards
+that an interrupted run has finished are read back whole, by their own headers, and hashed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from megatron_astro.checkpoint.buffers import Buffers
 from megatron_astro.checkpoint.certify import (
     certificate_of,
     digest_tensor,
-    hashing_threads,
     type_name,
     write_conversion_certificate,
 )
@@ -24,10 +21,11 @@ from megatron_astro.checkpoint.conversion_plan import ConversionPlan
 from megatron_astro.checkpoint.journal import Journal
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.page_cache import forget
-from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
-from megatron_astro.checkpoint.reader import StoredReader, blocks
-from megatron_astro.checkpoint.shards import BeforeGroup, CopiedTensor, Shard, WrittenShard, stored_bytes
-from megatron_astro.checkpoint.transfer import Advance, Flusher, copy_shard, copying_threads
+from megatron_astro.checkpoint.pieces import StoredTensor
+from megatron_astro.checkpoint.read_back import PlacedTensors, ShardReadBack
+from megatron_astro.checkpoint.reader import StoredReader
+from megatron_astro.checkpoint.shards import BeforeGroup, CopiedTensor, FileLayout, Shard, WrittenShard, stored_bytes
+from megatron_astro.checkpoint.transfer import BUFFERS_A_THREAD, Advance, Flusher, copy_shard, copying_threads
 from megatron_astro.errors import CheckpointError
 from megatron_astro.files import fsync_path
 from megatron_astro.records import CertificateRecord, ParityRecord, TensorDigest
@@ -42,14 +40,6 @@ class ReadBack:
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
 
 
-class ShardReader(StoredReader):
-    """The tensors of a shard of an unfinished folder."""
-
-    def __init__(self, folder: Path, tensors: dict[str, StoredTensor]) -> None:
-        self.path = folder
-        self.tensors = tensors
-
-
 def bytes_to_write(plan: ConversionPlan, journal: Journal) -> int:
     """Of the shards that are not finished yet."""
     missing = [shard for shard in plan.shards if _is_missing(plan, journal, shard)]
@@ -58,38 +48,34 @@ def bytes_to_write(plan: ConversionPlan, journal: Journal) -> int:
 
 def write_and_read_back(plan: ConversionPlan, journal: Journal, before_group: BeforeGroup | None, advance: Advance) -> ReadBack:
     """Write the shards that are not finished yet, read all back, and write what makes the folder a checkpoint."""
-    writer, folder = plan.writer, journal.folder
-    shapes, found = named_shapes(plan.reader.sizes), ReadBack()
+    writer, folder, found = plan.writer, journal.folder, ReadBack()
     digests: list[Future[TensorDigest]] = []
-    with (
-        closing(Flusher()) as flusher,
-        _threads(copying_threads()) as copying,
-        _threads(hashing_threads()) as reading,
-    ):
-        buffers = Buffers(2 * (copying_threads() + hashing_threads()))
+    # two: the one that forgets waits for the disk, which the other keeps busy
+    with closing(Flusher()) as flusher, closing(Flusher()) as forgetting, _threads(copying_threads()) as threads:
+        buffers = Buffers(BUFFERS_A_THREAD * copying_threads())
         for shard in plan.shards:
-            is_new = _is_missing(plan, journal, shard)
-            if is_new:
+            if _is_missing(plan, journal, shard):
+                layouts = writer.lay_out(shard, plan.reader, plan.dtype)
+                back = _read_back(plan, folder, layouts, forgetting) if _hashes(plan) else None
                 written = copy_shard(
-                    folder, writer.lay_out(shard, plan.reader, plan.dtype), shard.groups, plan.reader, plan.dtype, copying, buffers,
-                    hashed=_hashes(plan), flusher=flusher, before_group=before_group, advance=advance,
+                    folder, layouts, shard.groups, plan.reader, plan.dtype, threads, buffers,
+                    hashed=_hashes(plan), read_back=back, flusher=flusher, before_group=before_group, advance=advance,
                 )  # fmt: skip
                 flusher.run(_keep, journal, written)
+                if back:
+                    found.digests.extend(_named(name, own, back.data[name]) for name, own in back.tensors.items())
+                    found.tensors.update(back.tensors)
             else:
                 written = journal.finished[shard.name]
-            if _hashes(plan):
-                found.copied.extend(written.tensors)
-                own = ShardReader(folder, writer.written_tensors(folder, shard, plan.reader, plan.dtype))
-                found.tensors.update(own.tensors)
-                source = plan.reader if is_new and isinstance(plan.reader, StoredReader) else None
-                used_once = flusher if plan.proof == "readback" else None  # comparing logits reads all again
-                digests += [
-                    reading.submit(_read_back, own, source, tensor, shapes[tensor.name], buffers, used_once)
-                    for tensor in written.tensors
-                ]
+                own = PlacedTensors(folder, writer.written_tensors(folder, shard, plan.reader, plan.dtype))
+                if _hashes(plan):
+                    found.tensors.update(own.tensors)
+                    digests += [threads.submit(_digest, own, tensor.name, buffers) for tensor in written.tensors]
+            found.copied.extend(written.tensors)
         writer.finish(folder, plan.reader, plan.dtype, plan.shards)
         found.digests.extend(future.result() for future in digests)
         flusher.finish()
+        forgetting.finish()
     return found
 
 
@@ -125,34 +111,30 @@ def certify_conversion(
     )
 
 
-def _read_back(
-    own: ShardReader,
-    source: StoredReader | None,
-    copied: CopiedTensor,
-    shape: tuple[int, ...],
-    buffers: Buffers,
-    used_once: Flusher | None = None,
-) -> TensorDigest:
-    """The digest of a tensor as the files have it, which then leave the system's cache by `used_once` if that is given."""
-    digest = _compare(own, source, copied, shape, buffers)
-    if used_once:
-        used_once.run(forget, own.tensors[copied.name].parts(), True)
-        if source:
-            used_once.run(forget, source.tensors[copied.name].parts(), False)
-    return digest
+def _read_back(plan: ConversionPlan, folder: Path, layouts: Sequence[FileLayout], forgetting: Flusher) -> ShardReadBack:
+    """For a shard that is about to be written; what was read back leaves the system's cache unless comparing logits reads all again."""
+    shapes = named_shapes(plan.reader.sizes)
+
+    def forget_by_and_by(tensor: StoredTensor, written: bool) -> None:
+        forgetting.run(forget, tensor.parts(), written)
+
+    return ShardReadBack(
+        folder,
+        layouts,
+        {name: plan.dtype or plan.reader.dtype(name) for name in shapes},
+        shapes,
+        plan.reader if isinstance(plan.reader, StoredReader) else None,
+        forget_by_and_by if plan.proof == "readback" else None,
+    )
 
 
-def _compare(
-    own: ShardReader, source: StoredReader | None, copied: CopiedTensor, shape: tuple[int, ...], buffers: Buffers
-) -> TensorDigest:
-    """The digest of a tensor as the files have it: as it was copied where the source, read again, is the same bit for bit; else hashed."""
-    name, dtype = copied.name, own.dtype(copied.name)
-    with buffers.lend() as ours, buffers.lend() as theirs:
-        if source and source.dtype(name) == dtype:
-            pairs = zip(blocks(own, name, shape, buffer=ours), blocks(source, name, shape, buffer=theirs), strict=True)
-            if all(same_bytes(written, read) for (_, written), (_, read) in pairs):
-                return TensorDigest(name=name, dtype=type_name(own.path, name, dtype), shape=shape, data=copied.source_data)
-        return digest_tensor(own, name, shape, buffer=ours)
+def _named(name: str, tensor: StoredTensor, data: str) -> TensorDigest:
+    return TensorDigest(name=name, dtype=type_name(tensor.file, name, tensor.dtype), shape=tensor.shape, data=data)
+
+
+def _digest(own: PlacedTensors, name: str, buffers: Buffers) -> TensorDigest:
+    with buffers.lend() as buffer:
+        return digest_tensor(own, name, own.tensors[name].shape, buffer=buffer)
 
 
 def _hashes(plan: ConversionPlan) -> bool:

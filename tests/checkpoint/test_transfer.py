@@ -15,6 +15,7 @@ from megatron_astro.checkpoint.pieces import Written, tensor_bytes
 from megatron_astro.checkpoint.reader import read_group
 from megatron_astro.checkpoint.shards import Checksum, FileLayout
 from megatron_astro.checkpoint.transfer import Flusher, OpenFile, copy_shard
+from megatron_astro.errors import CheckpointError
 
 
 def copied(folder, target, dtype, before_group=None):
@@ -24,7 +25,7 @@ def copied(folder, target, dtype, before_group=None):
     with ThreadPoolExecutor(2) as threads:
         layouts = writer.lay_out(shard, reader, dtype)
         return copy_shard(
-            target, layouts, shard.groups, reader, dtype, threads, Buffers(4), before_group=before_group
+            target, layouts, shard.groups, reader, dtype, threads, Buffers(6), before_group=before_group
         ), shard.groups
 
 
@@ -69,6 +70,15 @@ def test_a_file_knows_its_checksum_in_whatever_order_it_is_written(tmp_path):
     expected = b"head01234567abcdefgh" + bytes(10) + b"sum=" + checksum + bytes(2)
     assert (tmp_path / "file").read_bytes() == expected
     assert (written.num_bytes, written.crc32) == (40, zlib.crc32(expected))
+
+
+def test_no_byte_is_written_twice(tmp_path):
+    """What was read back would no longer be there."""
+    layout = FileLayout(file="file", num_bytes=40, literals=((0, b"head"),), pieces={})
+    with closing(OpenFile(tmp_path, layout)) as file:
+        file.note(Written(Path("file"), 2, memoryview(b"01234567")))
+        with pytest.raises(CheckpointError, match="file: byte 2 was written twice"):
+            file.finish()
 
 
 def test_a_flusher_keeps_the_order_and_raises_what_went_wrong():
