@@ -36,20 +36,23 @@ class Options:
     """Number format of the written weights; none: as the base, or without a base the first model, stores them."""
     max_ram: str = "4GiB"
     """Memory this process may take, Python and PyTorch (about 0.3 GB) included, whatever the models' size."""
+    dry_run: tyro.conf.UseCounterAction[int] = 0
+    """Print what would be done (recipe, tensors, bytes, memory, disk), and touch nothing."""
 
 
 def merge_checkpoints(options: Options) -> str:
     """Check the recipe, then the models, then merge."""
     from megatron_astro.checkpoint.memory_bound import parse_size
     from megatron_astro.checkpoint.merge_recipe import MergeRecipe
-    from megatron_astro.checkpoint.merging import merge  # heavy imports only after --help
+    from megatron_astro.checkpoint.merging import merge, plan_merge  # heavy imports only after --help
 
     recipe = MergeRecipe(
         method=options.method, weights=options.weights, density=options.density, scale=options.scale,
         consensus=options.consensus, seed=options.seed, arithmetic=options.arithmetic,
     )  # fmt: skip
     max_ram = parse_size(options.max_ram, "max-ram")
-    return merge(recipe, options.models, options.output, base=options.base, dtype=options.dtype, max_ram=max_ram).summary()
+    run = plan_merge if options.dry_run else merge
+    return run(recipe, options.models, options.output, base=options.base, dtype=options.dtype, max_ram=max_ram).summary()
 
 
 if __name__ == "__main__":

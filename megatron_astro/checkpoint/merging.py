@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from megatron_astro.checkpoint.conversion_plan import Dtype, check_space
+from megatron_astro.checkpoint.conversion_plan import SPARE_BYTES, Dtype, check_space
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
-from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, memory_need, require_within
+from megatron_astro.checkpoint.journal import require_no_target
+from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM, MemoryNeed, memory_need, require_within
 from megatron_astro.checkpoint.merge_checks import check_mergeable
 from megatron_astro.checkpoint.merge_methods import ROWS_BYTES, Combine, Ingredients, merge_rows, prepare
 from megatron_astro.checkpoint.merge_recipe import MergeRecipe
@@ -100,6 +101,58 @@ class Merge:
         return f"{self.target}: {size}, {self.record.method} of {parts}{base}; recipe and digests are in {MERGE_FILE}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergePlan:
+    """What a merge will do, found from headers; nothing was written."""
+
+    recipe: MergeRecipe
+    reader: MergedReader
+    models: tuple[Path, ...]
+    base: Path | None
+    target: Path
+    num_bytes: int
+    free_bytes: int
+    memory: MemoryNeed
+    max_ram: int
+
+    def summary(self) -> str:
+        """Some lines for the user."""
+        groups = tensor_groups(self.reader.sizes)
+        weights = zip(self.recipe.weights, self.models, strict=True)
+        base = f" on {self.base}" if self.base else ""
+        return (
+            f"merge: {self.recipe.method} of {' + '.join(f'{weight:g} {folder}' for weight, folder in weights)}{base}\n"
+            f"target: {self.target} (huggingface)\n"
+            f"tensors: {sum(len(group.names) for group in groups)} with "
+            f"{sum(group.num_parameters for group in groups) / 1e6:.1f} million parameters, {self.num_bytes} bytes to write\n"
+            f"memory: about {self.memory.num_bytes / 2**20:.0f} MiB at most of {self.max_ram / 2**20:.0f} MiB allowed\n"
+            f"disk: {self.free_bytes / 1e9:.2f} GB free in {self.target.parent}, {(self.num_bytes + SPARE_BYTES) / 1e9:.2f} GB needed\n"
+            "nothing was written"
+        )
+
+
+def plan_merge(
+    recipe: MergeRecipe,
+    models: Sequence[Path],
+    target: Path,
+    *,
+    base: Path | None = None,
+    dtype: Dtype | None = None,
+    max_ram: int = DEFAULT_MAX_RAM,
+) -> MergePlan:
+    """Check all that headers, memory and disk can tell; arguments and errors as of `merge`."""
+    reader = MergedReader(recipe, models, base, None if dtype is None else getattr(torch, dtype))
+    memory = memory_need(reader)
+    require_within(memory, max_ram)
+    require_no_target(target)
+    num_bytes = sum(stored_bytes(group, reader, None) for group in tensor_groups(reader.sizes))
+    free = check_space(target, num_bytes)
+    return MergePlan(
+        recipe=recipe, reader=reader, models=tuple(models), base=base, target=target, num_bytes=num_bytes, free_bytes=free,
+        memory=memory, max_ram=max_ram,
+    )  # fmt: skip
+
+
 def merge(
     recipe: MergeRecipe,
     models: Sequence[Path],
@@ -116,12 +169,9 @@ def merge(
     does not fit the models, or the models' number the memory; CheckpointError when they do not fit each other, are damaged, or the result
     is not finite; then no target is left.
     """
-    chosen = None if dtype is None else getattr(torch, dtype)
-    reader = MergedReader(recipe, models, base, chosen)
-    require_within(memory_need(reader), max_ram)
+    reader = plan_merge(recipe, models, target, base=base, dtype=dtype, max_ram=max_ram).reader
     try:
         with atomic_folder(target) as partial:
-            check_space(target, sum(stored_bytes(group, reader, None) for group in tensor_groups(reader.sizes)))
             record = _describe(recipe, models, base, reader)
             write_all(HuggingFaceWriter(), partial, reader, None)
             HuggingFaceReader(partial)  # every tensor is there, once, in its shape

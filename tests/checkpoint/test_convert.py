@@ -3,13 +3,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megatron_astro.checkpoint import conversion_plan
+from megatron_astro.checkpoint import conversion_plan, transfer
 from megatron_astro.checkpoint.conversion_plan import detect_format
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
@@ -135,17 +136,24 @@ def test_digests_prove_every_bit_of_models_too_large_for_logits(gqa, tmp_path):
     assert f"every tensor read back bit for bit, root {done.certificate.root}; logits not compared" in done.summary()
 
 
+def flip_a_bit(monkeypatch, folder, name):
+    """Have one bit of this tensor turn over on the way to the disk."""
+    meant = load_file(folder / "model.safetensors")[name]
+
+    def flipping(pieces, rows, block, descriptors):
+        for written in original(pieces, rows, block, descriptors):
+            if torch.equal(block.reshape(-1), meant[slice(*rows)].reshape(-1)):
+                os.pwrite(descriptors[written.file], bytes([written.content[92] ^ 1]), written.begin + 92)
+            yield written
+
+    original = transfer.write_pieces
+    monkeypatch.setattr(transfer, "write_pieces", flipping)
+
+
 def test_a_weight_that_came_out_wrong_leaves_no_target(gqa, tmp_path, monkeypatch):
     """A change too small for the comparison of logits."""
 
-    def flipping(self, folder, *arguments):
-        tensors = load_file(folder / "model.safetensors")
-        tensors["model.layers.1.mlp.up_proj.weight"].view(torch.int32)[5, 7] ^= 1
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return original(self, folder, *arguments)
-
-    original = HuggingFaceWriter.written_tensors
-    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", flipping)
+    flip_a_bit(monkeypatch, gqa, "model.layers.1.mlp.up_proj.weight")
     with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight \(other numbers\); nothing was kept"):
         convert(gqa, tmp_path / "target", target_format="huggingface")
     assert nothing_left(tmp_path / "target")
@@ -215,15 +223,13 @@ def test_a_source_that_breaks_while_it_is_read_leaves_no_target(gqa, tmp_path, m
 
 
 def test_a_conversion_that_is_not_the_same_model_leaves_no_target(gqa, tmp_path, monkeypatch):
-    def swapped(self, folder, *arguments):
-        tensors = load_file(folder / "model.safetensors")
+    def swapped(self, *arguments):
+        (layout,) = original(self, *arguments)
         up, gate = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("up", "gate"))
-        tensors[up], tensors[gate] = tensors[gate].clone(), tensors[up].clone()
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return original(self, folder, *arguments)
+        return (replace(layout, pieces=layout.pieces | {up: layout.pieces[gate], gate: layout.pieces[up]}),)
 
-    original = HuggingFaceWriter.written_tensors
-    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", swapped)
+    original = HuggingFaceWriter.lay_out
+    monkeypatch.setattr(HuggingFaceWriter, "lay_out", swapped)
     with pytest.raises(CheckpointError, match="nothing was kept"):
         convert(gqa, tmp_path / "target", target_format="huggingface")
     assert nothing_left(tmp_path / "target")
@@ -266,16 +272,9 @@ def test_a_disk_without_room_is_seen_before_writing(gqa, tmp_path, monkeypatch):
 
 
 def test_reading_back_finds_a_tensor_that_changed_on_the_way(gqa, tmp_path, monkeypatch):
-    def damaged(self, folder, *arguments):
-        tensors = load_file(folder / "model.safetensors")
-        tensors["model.norm.weight"][3] += 1e-6
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-        return original(self, folder, *arguments)
-
     done = convert(gqa, tmp_path / "whole", target_format="huggingface", verification="readback")
     assert "read back bit for bit, root " in done.summary()
-    original = HuggingFaceWriter.written_tensors
-    monkeypatch.setattr(HuggingFaceWriter, "written_tensors", damaged)
+    flip_a_bit(monkeypatch, gqa, "model.norm.weight")
     with pytest.raises(CheckpointError, match=r"not what .* holds: model\.norm\.weight \(other numbers\)"):
         convert(gqa, tmp_path / "target", target_format="huggingface", verification="readback")
     assert nothing_left(tmp_path / "target")

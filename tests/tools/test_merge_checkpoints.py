@@ -32,6 +32,20 @@ def models(tmp_path_factory):
     return [root / f"m{seed}" for seed in range(3)]
 
 
+def test_a_dry_run_says_what_would_be_done_and_touches_nothing(models, tmp_path):
+    options = ("--method", "linear", "--weights", "0.75", "0.25", "--output", tmp_path / "merged")
+    done = run(*models[:2], *options, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"merge: linear of 0.75 {models[0]} + 0.25 {models[1]}" in done.stdout
+    assert done.stdout.endswith("nothing was written\n")
+    assert list(tmp_path.iterdir()) == []
+    assert run(*models[:2], *options).returncode == 0
+    stored = load_file(tmp_path / "merged/model.safetensors")
+    assert f", {sum(tensor.nbytes for tensor in stored.values())} bytes to write" in done.stdout
+    again = run(*models[:2], *options, "--dry-run")
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+
+
 def test_a_linear_merge(models, tmp_path):
     done = run(*models[:2], "--method", "linear", "--weights", "0.75", "0.25", "--output", tmp_path / "merged")
     assert done.returncode == 0, done.stderr
