@@ -15,7 +15,7 @@ def test_exports_carry_the_root_of_what_they_hold(spread):
     target = spread(2, tied=True)
     roots = {read_certificate(path).root for path in target.glob("*_float32/certificate.json")}
     assert roots == {certify(open_checkpoint(target / "hf")).root}
-    assert len(list(target.glob("*_float32/certificate.json"))) == 4
+    assert len(list(target.glob("*_float32/certificate.json"))) == 5
 
 
 @pytest.mark.parametrize(
