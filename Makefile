@@ -17,7 +17,7 @@ SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.
 
 help:
 	@echo "make demo     the whole workflow on a small real LLaMA (about 10 minutes on 2 cores, after set-up)"
-	@echo "make test     the tests (about 15 minutes on 2 cores)"
+	@echo "make test     the tests (about 10 minutes on 2 cores)"
 	@echo "make test-slow the tests left out there"
 	@echo "make test-gpu  the tests that need an NVIDIA GPU"
 	@echo "make checks   style, types, layering"
@@ -41,7 +41,7 @@ demo: $(READY)
 	@$(VENV)/bin/python examples/tiny_cpu/demo.py
 
 test: $(READY)
-	@echo "tests: about 15 minutes on 2 cores; the percentage is of the number of tests"
+	@echo "tests: about 10 minutes on 2 cores; the percentage is of the number of tests"
 	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "not slow and not gpu" $(IN_PARALLEL)
 
 test-slow: $(READY)
