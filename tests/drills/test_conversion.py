@@ -18,16 +18,19 @@ from pathlib import Path
 from megatron_astro.checkpoint.certify import certify
 from megatron_astro.checkpoint.conversion_plan import open_checkpoint
 from megatron_astro.checkpoint.convert import convert
-from megatron_astro.checkpoint.memory_bound import peak_resident_bytes
+from megatron_astro.checkpoint.memory_bound import memory_need, peak_resident_bytes
 logging.disable(logging.INFO)
 source, folder = Path(sys.argv[1]), Path(sys.argv[2])
 status = Path("/proc/self/status").read_text()
 mapped = 1024 * int(status.split("VmData:")[1].split()[0])
 resource.setrlimit(resource.RLIMIT_DATA, (mapped + int(sys.argv[3]),) * 2)  # nothing more can be had, resident or not
-there = convert(source, folder / "megatron", verification="readback", shard_bytes=50_000_000)
+bound = memory_need(open_checkpoint(source)).num_bytes + 2**20  # the least that is accepted, and what opening takes
+there = convert(source, folder / "megatron", verification="readback", shard_bytes=50_000_000, max_ram=bound)
+first = peak_resident_bytes()
 back = convert(folder / "megatron", folder / "hf", verification="readback", shard_bytes=50_000_000)
 roots = [certify(open_checkpoint(folder / name)).root for name in ("megatron", "hf")]
-print(json.dumps({"peak": peak_resident_bytes(), "roots": [there.certificate.root, back.certificate.root, *roots]}))
+roots += [there.certificate.root, back.certificate.root]
+print(json.dumps({"bound": bound, "first": first, "peak": peak_resident_bytes(), "roots": roots}))
 """
 
 
@@ -50,6 +53,7 @@ def test_memory_is_the_same_whatever_the_size(save_random_llama, python, tmp_pat
     )
     found = [converted(python, tmp_path / name, tmp_path / f"of_{name}") for name in ("small", "large")]
     assert all(len(set(model["roots"])) == 1 for model in found)
+    assert all(model["first"] < model["bound"] for model in found), found
     peaks = [model["peak"] for model in found]
     assert abs(peaks[0] - peaks[1]) < TOLERANCE, [f"{peak / MIB:.1f} MiB" for peak in peaks]
     assert large - small > 10 * TOLERANCE
