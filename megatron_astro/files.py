@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one: temporary name, fsync, rename."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,19 @@ def fsync_tree(folder: Path) -> None:
         for name in names:
             fsync_path(Path(root, name))
         fsync_path(Path(root))
+
+
+@contextmanager
+def held_folder(folder: Path, instead: str) -> Iterator[None]:
+    """Hold a folder for this process alone, a kill releases it; ConfigError, with what to name `instead`, where another process does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"{folder} is being written by another process; wait for it, or name another {instead}") from error
+    finally:
+        os.close(descriptor)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -5,7 +5,6 @@ The journal, `conversion.jsonl`, has one JSON object a line: the task, each fini
 says, removes everything else in it, and goes on; of another task it touches nothing and says so.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from zlib_ng import zlib_ng
 
 from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
 from megatron_astro.errors import AstroError, CheckpointError, ConfigError
-from megatron_astro.files import fsync_path, fsync_tree, make_folder, write_atomic
+from megatron_astro.files import fsync_path, fsync_tree, held_folder, make_folder, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +87,8 @@ def resumable_folder(target: Path, task: Task, shards: Sequence[Shard]) -> Itera
     require_no_target(target)
     make_folder(target.parent)
     folder = partial_folder(target)
-    with _locked(folder):
+    folder.mkdir(exist_ok=True)
+    with held_folder(folder, "target"):
         require_no_target(target)
         journal = Journal(folder=folder, task=task, finished=_intact(folder, _read_journal(folder, task), shards))
         _remove_the_rest(folder, journal.finished)
@@ -127,20 +127,6 @@ def refuse_unfinished(folder: Path) -> None:
     path = folder / JOURNAL
     if path.is_file() and not any(line.complete for line in _lines(path)):
         raise CheckpointError(f"{folder} is an unfinished conversion; run the same conversion again to finish it, or remove it")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, made if need be, for this process alone; a kill releases it."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder} is being written by another process; wait for it, or name another target") from error
-    finally:
-        os.close(descriptor)
 
 
 def _read_journal(folder: Path, task: Task) -> list[WrittenShard]:

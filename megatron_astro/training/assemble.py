@@ -30,7 +30,7 @@ from megatron_astro.parallel.plan import ParallelPlan, make_plan
 from megatron_astro.provenance import file_sha256
 from megatron_astro.records import LayoutRecord, write_record
 from megatron_astro.training.optimizer import build_optimizer
-from megatron_astro.training.start import START_FILE, Start, begin_from, open_start
+from megatron_astro.training.start import START_FILE, Start, begin_from, open_start, resumed_start
 from megatron_astro.training.validation import Tokens
 
 logger = logging.getLogger(__name__)
@@ -75,9 +75,10 @@ class Run:
 
 def plan_run(config: RunConfig, world_size: int) -> tuple[Start, ParallelPlan]:
     """Read the model's shape and check the layout and the batch against it; needs no process group and loads no weights."""
-    start = open_start(config.model.init_from)
+    checkpoint = newest_checkpoint(config.run_folder / "checkpoints")
+    start = resumed_start(config.model.init_from, checkpoint) if checkpoint else open_start(config.model.init_from)
     sizes = start.sizes
-    if newest_checkpoint(config.run_folder / "checkpoints") is None:
+    if checkpoint is None:
         start.check()
     plan = make_plan(
         config.parallel, world_size, num_layers=sizes.num_layers, num_heads=sizes.num_heads, num_kv_heads=sizes.num_kv_heads

@@ -6,6 +6,7 @@ import time
 import tomllib
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
 from megatron_astro.data.loader import Batch, BatchLoader
 from megatron_astro.errors import AstroError, CheckpointError, ConfigError, ParallelError
-from megatron_astro.files import make_folder, write_atomic
+from megatron_astro.files import held_folder, make_folder, write_atomic
 from megatron_astro.log import configure_logging
 from megatron_astro.parallel.launch import joined_world, model_parallel_groups, read_world
 from megatron_astro.records import HeldoutPoint, LedgerLine, StepMetrics, write_record
@@ -49,7 +50,11 @@ def train(config: RunConfig) -> str:
             raise SystemExit(2) from None  # every rank of a node finds the same fault; one says it. Nodes may see other folders.
         raise
     timeout = config.parallel.timeout_minutes
-    with joined_world(timeout), model_parallel_groups(plan.tp, plan.pp, timeout, vpp=plan.vpp):
+    with ExitStack() as held:
+        if world.rank == 0:  # the others wait for it, and torchrun ends them where it gives up
+            held.enter_context(held_folder(config.run_folder, "run_folder"))
+        held.enter_context(joined_world(timeout))
+        held.enter_context(model_parallel_groups(plan.tp, plan.pp, timeout, vpp=plan.vpp))
         run = assemble(config, world, start, plan)
         if world.rank == 0 and run.progress.step < config.training.steps:  # a finished run keeps the options it was trained with
             _note_options(config)

@@ -8,7 +8,7 @@ model moves it; what float32 or bfloat16 rounding does stays below. `start.json`
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from megatron_astro.checkpoint.sharded_model import load_slices
 from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.checkpoint.training_state import load_weights
 from megatron_astro.config.run import ModelConfig
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.parallel.plan import ParallelPlan
 from megatron_astro.provenance import current_provenance
@@ -74,6 +74,23 @@ def open_start(path: Path) -> Start:
             f"model.init_from: {path} is a legacy Megatron checkpoint; convert it to megatron with convert_checkpoint"
         )
     return Start(path, found, LlamaSizes.from_hf_config(read_config(model_files(path, found))))
+
+
+def resumed_start(init_from: Path, checkpoint: Path) -> Start:
+    """What a run goes on with: its own checkpoint. ConfigError where `init_from`, if it is still there, is a model of other numbers."""
+    sizes = LlamaSizes.from_hf_config(read_config(model_files(checkpoint, "megatron")))
+    if not init_from.exists():
+        logger.warning("model.init_from: %s is gone; its sizes are those that %s holds", init_from, checkpoint)
+        return Start(checkpoint, "megatron", sizes)
+    given = open_start(init_from)
+    for field in fields(sizes):
+        was, is_now = getattr(sizes, field.name), getattr(given.sizes, field.name)
+        if was != is_now:
+            raise ConfigError(
+                f"model.init_from: {init_from} is not the model of this run: its {field.name} is {is_now}, and {was} in {checkpoint}; "
+                "name the model the run began from, or another run_folder"
+            )
+    return given
 
 
 def model_files(path: Path, checkpoint_format: StartFormat) -> Path:

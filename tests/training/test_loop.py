@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_astro.files import held_folder
+
 ROOT = Path(__file__).parents[2]
 
 # Another layout sums the same float32 terms in another order. A sum of n terms differs by about sqrt(n) units in the last place, and a
@@ -306,6 +308,16 @@ def test_other_data_cannot_continue_a_run(tmp_path, train):
     done = train(tmp_path / "run", "--data.seed", 99, fails=True)
     assert done.returncode == 2
     assert "was trained on other data or in another order" in done.stderr
+
+
+def test_a_run_folder_is_one_runs(tmp_path, train):
+    """Another run's records would be lost, and its checkpoints taken for this one's."""
+    (tmp_path / "run").mkdir()
+    with held_folder(tmp_path / "run", "run_folder"):
+        done = train(tmp_path / "run", fails=True)
+    assert done.returncode == 2
+    assert "run is being written by another process; wait for it, or name another run_folder" in done.stderr
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize(("rank", "local_rank", "lines"), [(0, 0, 1), (1, 1, 0), (8, 0, 1)])

@@ -9,10 +9,11 @@ import pytest
 
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.config.run import ModelConfig, ParallelConfig
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.parallel.launch import single_process
 from megatron_astro.parallel.plan import make_plan
 from megatron_astro.records import StartRecord, read_record
+from megatron_astro.training.start import open_start, resumed_start
 
 OF_A_CONVERSION = {"certificate.json", "parity.json", "conversion.jsonl"}
 LAYOUTS = {
@@ -133,3 +134,17 @@ def test_a_folder_without_weights_is_one_sentence(tmp_path, train, folder):
     done = train(tmp_path / "run", "--model.init-from", other, fails=True)
     assert done.returncode == 2
     assert "holds none of model.safetensors" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_run_goes_on_with_its_own_model_alone(folder, tmp_path):
+    """Of the same shapes, so that its weights would load: with another theta every step would be another model's."""
+    checkpoint, other = tmp_path / "step_000003", tmp_path / "other"
+    shutil.copytree(folder, checkpoint / "huggingface")
+    assert resumed_start(folder, checkpoint) == open_start(folder)
+    assert resumed_start(tmp_path / "gone", checkpoint).sizes == open_start(folder).sizes
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 500.0
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"other is not the model of this run: its rope_theta is 500.0, and 10000.0 in .*step_000003"):
+        resumed_start(other, checkpoint)
