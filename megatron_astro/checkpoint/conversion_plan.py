@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from megatron_astro.checkpoint.distributed import METADATA_FILE, MODEL_FILES_FOLDER, DistributedReader
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER, DistributedReader
 from megatron_astro.checkpoint.distributed_writer import DistributedWriter
 from megatron_astro.checkpoint.gguf import MAGIC, GgufReader
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
@@ -17,6 +17,7 @@ from megatron_astro.checkpoint.journal import Task, partial_folder, refuse_unfin
 from megatron_astro.checkpoint.legacy import LegacyReader, is_legacy
 from megatron_astro.checkpoint.legacy_writer import LegacyWriter
 from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
+from megatron_astro.checkpoint.metadata_table import METADATA_FILE
 from megatron_astro.checkpoint.names import named_shapes, tensor_groups
 from megatron_astro.checkpoint.parity import Format
 from megatron_astro.checkpoint.reader import StoredReader, WeightReader

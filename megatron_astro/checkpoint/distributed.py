@@ -3,7 +3,7 @@
 Such a folder holds global tensors cut into chunks (`*.distcp`), a table of where each chunk lies (`.metadata`), and what is not a tensor
 (`common.pt`, `metadata.json`). It loads at any tensor- and pipeline-parallel layout. Beside it, in `huggingface/`, we keep the model's
 config and tokenizer. Checkpoints saved in training hold optimizer state too; only the model's tensors are looked at here.
-The table is a pickle, as PyTorch writes it: open only checkpoints you trust. Chunks are files of `torch.save` and are looked into, not run.
+The table is a pickle (`metadata_table.py`) and chunks are files of `torch.save` (`torch_contents.py`): both are looked into, not run.
 """
 
 import pickle
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
-from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
+from megatron_astro.checkpoint.metadata_table import METADATA_FILE, read_table
 from megatron_astro.checkpoint.names import RULES, Group, tensor_groups
 from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers
 from megatron_astro.checkpoint.reader import StoredReader, check_tensors
@@ -24,24 +25,10 @@ from megatron_astro.checkpoint.torch_contents import DAMAGE, ForbiddenStepError,
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 
-METADATA_FILE = ".metadata"
 MODEL_FILES_FOLDER = "huggingface"
 # Entries that are not weights of the model: optimizer state, and megatron-core's empty extra states.
 NOT_WEIGHTS = ("optimizer.", "chained_", "rng_state", "rerun_state_machine_state")
 EXTRA_STATE_MARK = "._extra_state"
-# What unpickling a damaged table has been seen to raise.
-TABLE_DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    ImportError,
-)
 
 
 @dataclass(frozen=True)
@@ -64,7 +51,7 @@ class DistributedReader(StoredReader):
         self.path = folder
         self.config = read_config(folder / MODEL_FILES_FOLDER)
         self.sizes = LlamaSizes.from_hf_config(self.config)
-        self.table = _read_metadata(folder)
+        self.table = read_table(folder)
         self._check_tensors()
         groups = tensor_groups(self.sizes)
         chunks = [chunk for name in dict.fromkeys(group.rule.megatron for group in groups) for chunk in self._chunks(name)]
@@ -179,20 +166,6 @@ def _check_files(chunks: Iterable[Chunk]) -> None:
             raise CheckpointError(f"{chunk.file} is missing; it holds {where}; fetch that file")
         if sizes[chunk.file] < chunk.begin + chunk.length:
             raise CheckpointError(f"{chunk.file} is cut off inside {where}; fetch the file again")
-
-
-def _read_metadata(folder: Path) -> Metadata:
-    if not (folder / METADATA_FILE).is_file():
-        raise CheckpointError(
-            f"{folder / METADATA_FILE} is missing, so {folder} is not a complete Megatron distributed checkpoint"
-        )
-    try:
-        metadata = FileSystemReader(folder).read_metadata()
-    except TABLE_DAMAGE as error:
-        raise CheckpointError(f"{folder / METADATA_FILE} cannot be read: {error!r}; fetch the file again") from error
-    if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
-        raise CheckpointError(f"{folder / METADATA_FILE} is not a table of tensors; fetch the file again")
-    return metadata
 
 
 def _described(group: Group) -> str:

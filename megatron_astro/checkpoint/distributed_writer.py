@@ -23,7 +23,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from megatron_astro.checkpoint.distributed import METADATA_FILE, MODEL_FILES_FOLDER, Chunk, tensors_of_chunks
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER, Chunk, tensors_of_chunks
+from megatron_astro.checkpoint.metadata_table import METADATA_FILE
 from megatron_astro.checkpoint.names import EXTRA_STATE, Group, tensor_groups
 from megatron_astro.checkpoint.pieces import Piece, StoredTensor, num_columns, row_blocks
 from megatron_astro.checkpoint.reader import WeightReader, group_dtype

@@ -81,7 +81,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}; a checkpoint needs its config.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}; fetch the file again") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is not a JSON object; fetch the file again")
@@ -104,6 +104,10 @@ def _read_folder_headers(folder: Path) -> dict[str, StoredTensor]:
         (BIN_WEIGHTS, BIN_INDEX, read_bin_headers),
     ):
         if (folder / index).exists():
+            if (folder / weights).exists() and weights not in _read_index(folder / index).values():
+                raise CheckpointError(
+                    f"{folder} holds two models, {weights} and the files of {index}; transformers would load the first: remove one"
+                )
             return _read_shard_headers(folder / index, read)
         if (folder / weights).exists():
             return read(folder / weights)
@@ -132,7 +136,7 @@ def _read_index(path: Path) -> dict[str, str]:
     try:
         index = json.loads(path.read_bytes())["weight_map"]
         pairs = {str(name): str(file_name) for name, file_name in index.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not an index of weight files: {error!r}; fetch the file again") from error
     for file_name in pairs.values():
         if Path(file_name).name != file_name:

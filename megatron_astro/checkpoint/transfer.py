@@ -25,6 +25,7 @@ from megatron_astro.checkpoint.page_cache import start_writing
 from megatron_astro.checkpoint.pieces import Piece, Written, tensor_bytes, write_pieces
 from megatron_astro.checkpoint.read_back import ShardReadBack
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, WeightReader, blocks
+from megatron_astro.checkpoint.rounding import Rounding
 from megatron_astro.checkpoint.shards import (
     SHARD_BYTES,
     CopiedTensor,
@@ -222,15 +223,15 @@ class _Copier:
     def _copy_tensor(self, name: str, shape: tuple[int, ...], stored: Tensor, other: Tensor, ours: Tensor) -> CopiedTensor | None:
         """`stored` is what the source's blocks are read into, `ours` what is read back; `other` first has them rounded, then read again."""
         pieces: list[Piece] = [piece for layout in self._layouts for piece in layout.pieces.get(name, ())]
-        rounds = self._dtype not in (None, self._reader.dtype(name))
+        rounding = Rounding(name, self._reader.dtype(name), self._dtype)
         read, written = DataHash(), DataHash()
         back = self._read_back.of(name) if self._read_back else None
-        block_bytes = BLOCK_BYTES // (LARGEST_GROWTH if rounds else 1)
+        block_bytes = BLOCK_BYTES // (LARGEST_GROWTH if rounding.needed else 1)
         for rows, block in blocks(self._reader, name, shape, block_bytes, stored):
-            out = _rounded(block, self._dtype, other) if rounds else block
+            out = rounding.round(block, other)
             if self._hashed:
                 read.update(tensor_bytes(block))
-            if self._hashed and rounds:
+            if self._hashed and rounding.needed:
                 written.update(tensor_bytes(out))
             for stretch in write_pieces(pieces, rows, out, self._descriptors):
                 self._files[stretch.file].note(stretch)
@@ -238,22 +239,14 @@ class _Copier:
                 back.check(rows, ours, other)
             with self._progress:
                 self._advance(out.nbytes)
+        rounding.report()
         if not self._hashed:
             return None
         source = read.root()
-        expected = written.root() if rounds else source
+        expected = written.root() if rounding.needed else source
         if back:
             back.finish(source, expected)
         return CopiedTensor(name=name, source_data=source, written_data=expected)
-
-
-def _rounded(block: Tensor, dtype: torch.dtype | None, buffer: Tensor) -> Tensor:
-    """A block in another type, in the buffer if it fits there."""
-    assert dtype is not None, "only asked for when there is one"
-    num_bytes = block.numel() * dtype.itemsize
-    if num_bytes > len(buffer):
-        return block.to(dtype)
-    return buffer[:num_bytes].view(dtype).view(block.shape).copy_(block)
 
 
 def copying_threads() -> int:

@@ -1,6 +1,7 @@
 """The shape of a LLaMA, read from a Hugging Face `config.json`; what our model cannot express is refused by name."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,17 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_positions: int
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.factor < math.inf and 0 < self.low_freq_factor < self.high_freq_factor < math.inf):
+            raise ConfigError(
+                f"config.json: rope_type 'llama3' has factor {self.factor}, low_freq_factor {self.low_freq_factor} and high_freq_factor "
+                f"{self.high_freq_factor}; factor must be 1 or more, and low below high, all finite"
+            )
+        if self.original_max_positions < 1:
+            raise ConfigError(
+                f"config.json: original_max_position_embeddings is {self.original_max_positions}; a LLaMA needs a positive number there"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +66,7 @@ class LlamaSizes:
             norm_epsilon=_above_zero(config, "rms_norm_eps", default=1e-6),
             rope_theta=theta,
             rope_scaling=scaling,
-            tied_embeddings=config.get("tie_word_embeddings", False),
+            tied_embeddings=_yes_or_no(config, "tie_word_embeddings"),
         )
 
     @property
@@ -75,9 +87,16 @@ def _number(config: dict[str, Any], key: str, default: int | None = None) -> int
 
 def _above_zero(config: dict[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < sys.float_info.max:
         raise ConfigError(f"config.json: {key} is {value!r}; a LLaMA needs a number above zero there")
     return float(value)
+
+
+def _yes_or_no(config: dict[str, Any], key: str) -> bool:
+    value = config.get(key)
+    if not isinstance(value, bool | None):
+        raise ConfigError(f"config.json: {key} is {value!r}; a LLaMA needs true or false there")
+    return bool(value)
 
 
 # What other models of this shape do and ours does not, by the keys that ask for it; each with the values that mean "not". Keys that are
@@ -127,9 +146,11 @@ def _refuse_unknown_features(config: dict[str, Any]) -> None:
                 f"config.json: {key} is {config[key]!r}; it is not supported, and dropping it would change the model. "
                 f"Supported: {' or '.join(map(repr, (*neutral, 'no such key')))}"
             )
-    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
-    if kinds:
-        raise ConfigError(f"config.json: layer_types names {', '.join(sorted(kinds))}; only 'full_attention' is supported")
+    kinds = config.get("layer_types") or []
+    if not isinstance(kinds, list):
+        raise ConfigError(f"config.json: layer_types is {kinds!r}; a LLaMA needs a list there, or null")
+    if others := [kind for kind in kinds if kind != "full_attention"]:
+        raise ConfigError(f"config.json: layer_types names {others[0]}; only 'full_attention' is supported")
 
 
 def _head_size(config: dict[str, Any], hidden: int, heads: int, kv_heads: int) -> int:
@@ -146,16 +167,33 @@ def _head_size(config: dict[str, Any], hidden: int, heads: int, kv_heads: int) -
     return size
 
 
+def _refuse_two_ropes(rope: dict[str, Any], older: object) -> None:
+    """ConfigError where the newer and the older settings, or the two words for their kind, say different things."""
+    if not isinstance(older, dict):
+        raise ConfigError(f"config.json: rope_scaling is {older!r}; a LLaMA needs a table there, or null")
+    kinds = {str(table[key]) for table in (rope, older) for key in ("rope_type", "type") if key in table}
+    differing = older is not rope and any(older[key] != rope[key] for key in older if key in rope)
+    if len(kinds) > 1 or differing:
+        raise ConfigError(
+            f"config.json: rope_parameters, rope_scaling and their types contradict each other ({rope} and {older}); keep one of them"
+        )
+
+
 def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     """Theta and scaling from transformers 5's `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise ConfigError(f"config.json: the rope settings are {rope!r}; a LLaMA needs a table there, or null")
+    _refuse_two_ropes(rope, config.get("rope_scaling") or {})
     if (factor := rope.get("partial_rotary_factor")) not in (None, 1):
         raise ConfigError(f"config.json: partial_rotary_factor is {factor!r}; rotating only part of a head is not supported")
     theta = _above_zero(rope if "rope_theta" in rope else config, "rope_theta", default=10000.0)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
+        if rope.get("factor") not in (None, 1):
+            raise ConfigError(
+                f"config.json: the rope settings have a factor of {rope['factor']!r}, but their type is 'default'; correct it"
+            )
         return theta, None
     if kind != "llama3":
         raise ConfigError(f"config.json: rope_type is {kind!r}; supported are 'default' and 'llama3'")
@@ -168,5 +206,5 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         )
     except KeyError as error:
         raise ConfigError(f"config.json: rope_type 'llama3' lacks {error}; add it to the rope settings") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"config.json: rope_type 'llama3' has a setting that is not a number: {error}") from error

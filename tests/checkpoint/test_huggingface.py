@@ -112,6 +112,12 @@ def test_an_index_that_points_out_of_its_folder(damaged):
     assert "'../outside.safetensors', which is not a file beside it" in refusal(folder)
 
 
+def test_two_models_in_one_folder(damaged):
+    folder, index = damaged
+    shutil.copy(folder / index[UP], folder / "model.safetensors")
+    assert "holds two models, model.safetensors and the files of model.safetensors.index.json" in refusal(folder)
+
+
 def test_a_tensor_that_is_missing_left_over_or_misshapen(make_llama):
     folder = make_llama()
     edit_weights(

@@ -146,5 +146,7 @@ def test_a_run_goes_on_with_its_own_model_alone(folder, tmp_path):
     config = json.loads((other / "config.json").read_text())
     config["rope_parameters"]["rope_theta"] = 500.0
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"other is not the model of this run: its rope_theta is 500.0, and 10000.0 in .*step_000003"):
+    with pytest.raises(
+        ConfigError, match=r"other is not the model of this run: its rope_theta is 500.0, and 10000.0 in .*step_000003"
+    ):
         resumed_start(other, checkpoint)
