@@ -8,9 +8,8 @@ any model. Only the comparison of logits loads whole models.
 
 Open `names.py` first (the table that says which tensor is which), then `convert.py` (the loop over it). `conversion_plan.py` is what
 headers tell before anything is written, `memory_bound.py` how much memory it will take, `shards.py` the files a writer lays out,
-`transfer.py` the copying into them (`rounding.py` on the way), `read_back.py` the proof of what was copied, `writing.py` all files of a conversion and its
-certificate, `journal.py` the folder
-that a kill cannot spoil.
+`transfer.py` the copying into them (`rounding.py` on the way), `read_back.py` the proof of what was copied, `writing.py` all files of a
+conversion and its certificate, `journal.py` the folder that a kill cannot spoil.
 `reader.py` and `shards.py` say how a format plugs in; `pieces.py` is the byte plan between the two, `buffers.py` the memory that blocks
 pass through, `checksums.py` joins CRC-32s. Files of
 `torch.save` are looked into by `torch_contents.py` and laid out by `torch_archive.py`.
