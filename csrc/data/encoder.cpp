@@ -26,6 +26,7 @@ AddedTokens::AddedTokens(const NamedIds& tokens, std::vector<std::string> refuse
   for (std::size_t place = 0; place < tokens_.size(); ++place) {
     require(!tokens_[place].first.empty(), "an added token is empty");
     by_first_byte_[byte_of(tokens_[place].first[0])].push_back(place);
+    if (first_bytes_.find(tokens_[place].first[0]) == std::string::npos) first_bytes_.push_back(tokens_[place].first[0]);
   }
 }
 
@@ -36,6 +37,10 @@ bool AddedTokens::refuses(std::string_view text) const {
 std::pair<std::size_t, std::size_t> AddedTokens::next(std::string_view text, std::size_t from) const {
   if (tokens_.empty()) return {std::string_view::npos, 0};
   for (std::size_t at = from; at < text.size(); ++at) {
+    if (first_bytes_.size() == 1) {  // most often all begin with '<', and a search for one byte is fast
+      at = text.find(first_bytes_[0], at);
+      if (at == std::string_view::npos) break;
+    }
     for (const std::size_t place : by_first_byte_[byte_of(text[at])]) {
       if (text.compare(at, tokens_[place].first.size(), tokens_[place].first) == 0) return {at, place};
     }
@@ -63,10 +68,11 @@ bool Encoder::encode(std::string_view text, Symbols& ids) {
 
 void Encoder::encode_part(std::string_view part, bool first, Symbols& ids) {
   if (byte_level_) {
-    byte_level_->splitter.split(part, [&](std::string_view piece) { encode_word(piece, ids); });
+    byte_level_->splitter.split(part, [&](std::string_view piece) { take_word(piece, part.data() + part.size(), ids); });
   } else {
     encode_marked(part, first, ids);
   }
+  encode_waiting(ids);
 }
 
 void Encoder::encode_marked(std::string_view part, bool first, Symbols& ids) {
@@ -85,28 +91,45 @@ void Encoder::encode_marked(std::string_view part, bool first, Symbols& ids) {
   const std::string_view text(marked_);
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t stop = end_of_word(text, at);
-    encode_word(text.substr(at, stop - at), ids);
+    take_word(text.substr(at, stop - at), text.data() + text.size(), ids);
     at = stop;
   }
 }
 
-void Encoder::encode_word(std::string_view word, Symbols& ids) {
-  const uint64_t hash = WordCache::hash_of(word);
-  if (const auto known = cache_.find(word, hash)) {
-    ids.insert(ids.end(), known->begin(), known->end());
+// A word of the memory that ends at `end`; its ids come with those of the words waiting.
+void Encoder::take_word(std::string_view word, const char* end, Symbols& ids) {
+  if (word.size() > WordCache::kLongestWord) {
+    encode_waiting(ids);
+    merge_word(word);
+    ids.insert(ids.end(), symbols_.begin(), symbols_.end());
     return;
   }
+  if (num_waiting_ == waiting_.size()) encode_waiting(ids);
+  Waiting& waiting = waiting_[num_waiting_++];
+  waiting = {word, WordCache::key_of(word, end)};
+  cache_.prefetch(waiting.key);
+}
+
+void Encoder::encode_waiting(Symbols& ids) {
+  for (std::size_t at = 0; at < num_waiting_; ++at) {
+    const auto& [word, key] = waiting_[at];
+    if (cache_.append(word, key, ids)) continue;
+    merge_word(word);
+    cache_.insert(word, key, symbols_);
+    ids.insert(ids.end(), symbols_.begin(), symbols_.end());
+  }
+  num_waiting_ = 0;
+}
+
+// A word's ids, into symbols_.
+void Encoder::merge_word(std::string_view word) {
   symbols_.clear();
   if (byte_level_) {
-    const auto whole = byte_level_->whole_words.find(std::string(word));
-    if (whole != byte_level_->whole_words.end()) symbols_.push_back(whole->second);
+    const auto whole = byte_level_->whole_words.find(word);
+    if (whole != byte_level_->whole_words.end()) return symbols_.push_back(whole->second);
   }
-  if (symbols_.empty()) {
-    fill_symbols(word);
-    merges_.apply(symbols_);
-  }
-  cache_.insert(word, hash, symbols_);
-  ids.insert(ids.end(), symbols_.begin(), symbols_.end());
+  fill_symbols(word);
+  merges_.apply(symbols_);
 }
 
 void Encoder::fill_symbols(std::string_view word) {

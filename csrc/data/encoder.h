@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,33 +13,9 @@
 
 #include "merges.h"
 #include "splitter.h"
+#include "word_cache.h"
 
 namespace megatron_astro {
-
-// Words and their ids, up to a fixed number; then it starts afresh.
-class WordCache {
- public:
-  WordCache();
-  // The ids of a word, or nothing; they stay valid until the next `insert`.
-  std::optional<std::span<const int32_t>> find(std::string_view word, uint64_t hash) const;
-  void insert(std::string_view word, uint64_t hash, std::span<const int32_t> ids);
-  static uint64_t hash_of(std::string_view word);
-
- private:
-  struct Slot {
-    uint64_t hash;
-    uint32_t text_at;
-    uint32_t ids_at;
-    uint16_t text_size;
-    uint16_t num_ids;
-  };
-  void clear();
-
-  std::vector<Slot> slots_;
-  std::string text_;
-  std::vector<int32_t> ids_;
-  std::size_t num_words_ = 0;
-};
 
 using NamedIds = std::vector<std::pair<std::string, int32_t>>;
 
@@ -56,16 +32,24 @@ class AddedTokens {
   NamedIds tokens_;  // longest first
   std::vector<std::string> refused_;
   std::array<std::vector<std::size_t>, 256> by_first_byte_;
+  std::string first_bytes_;  // of any of them
 };
 
 // What a text, or a part of it between added tokens, gets before its first character (sentencepiece: U+2581).
 enum class Prefix { always, unless_there, first_unless_there, never };
 
+// Hash of strings and of views alike, to look up a view without making a string of it.
+struct StringHash : std::hash<std::string_view> {
+  using is_transparent = void;
+};
+
+using WholeWords = std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>>;
+
 // Byte-level BPE: pieces of the splitter, bytes as symbols; a piece that is a token is that token where `whole_words` has it.
 struct ByteLevel {
   Splitter splitter;
   std::array<int32_t, 256> byte_ids;
-  std::unordered_map<std::string, int32_t> whole_words;
+  WholeWords whole_words;
 };
 
 // sentencepiece's BPE: blanks become U+2581, characters are symbols, unknown ones their bytes. No token has U+2581 after another
@@ -85,14 +69,23 @@ class Encoder {
  private:
   void encode_part(std::string_view part, bool first, Symbols& ids);
   void encode_marked(std::string_view part, bool first, Symbols& ids);
-  void encode_word(std::string_view word, Symbols& ids);
+  void take_word(std::string_view word, const char* end, Symbols& ids);
+  void encode_waiting(Symbols& ids);
+  void merge_word(std::string_view word);
   void fill_symbols(std::string_view word);
 
   Merges merges_;
   AddedTokens added_;
   std::optional<ByteLevel> byte_level_;
   std::optional<Characters> characters_;
+  struct Waiting {
+    std::string_view word;
+    WordKey key;
+  };
+
   WordCache cache_;
+  std::array<Waiting, 32> waiting_;  // words found in the text, their slots on the way from memory
+  std::size_t num_waiting_ = 0;
   Symbols symbols_;
   std::string marked_;
 };

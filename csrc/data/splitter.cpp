@@ -1,5 +1,6 @@
 #include "splitter.h"
 
+#include <cstring>
 #include <utility>
 
 #include "../checks.h"
@@ -35,11 +36,18 @@ Splitter::Splitter(SplitFamily family, bool digits_apart, int64_t longest_number
     : family_(family), digits_apart_(digits_apart), longest_number_(longest_number), classes_(std::move(classes)) {
   require(longest_number_ > 0, "longest_number is ", longest_number_, "; it must be positive");
   require(classes_.size() >= 128, "classes has ", classes_.size(), " entries; it needs one a code point, ASCII at least");
+  for (uint32_t code = 0; code < 128; ++code) require(!is(code, kUnknown), "classes says of ASCII character ", code, " that it is unknown");
 }
 
 bool Splitter::knows_all(std::string_view text) const {
   const char* const end = text.data() + text.size();
   for (const char* at = text.data(); at < end;) {
+    uint64_t bytes = 0;
+    if (end - at >= 8) std::memcpy(&bytes, at, 8);
+    if (end - at >= 8 && (bytes & 0x8080808080808080) == 0) {  // ASCII, all of it known
+      at += 8;
+      continue;
+    }
     const Character character = read_character(at);
     if (is(character.code, kUnknown)) return false;
     at = character.next;

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ UNUSED = frozenset({"Cn", "Cs", "Co"})
 PREFIXES = {"always": 1, "first": 2, "never": 3}  # of a Metaspace; 0 is a Prepend normaliser
 
 Json = Mapping[str, Any]
-Merge = tuple[str, str]
+Merge = Sequence[str]
 
 
 class UnknownTokenizerError(Exception):
@@ -50,7 +51,7 @@ def build_encoder(content: Json) -> Encoder:
     _require(model.get("type") == "BPE", f"its model is {model.get('type')}, not BPE")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         _require(not model.get(key), f"its model has {key}")
-    merges = [_pair(merge) for merge in model["merges"]]
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     try:
         if _is_byte_level(content.get("pre_tokenizer")):
             return _byte_level(content, merges)
@@ -81,14 +82,16 @@ def _byte_level(content: Json, merges: Sequence[Merge]) -> Encoder:
 
 def _in_bytes(vocabulary: Mapping[str, int]) -> list[tuple[bytes, int]]:
     """The tokens that are written in the byte alphabet, as bytes: no other is ever a whole word of a text."""
-    to_bytes = dict.fromkeys(range(256), 256)  # which latin-1 cannot write
-    to_bytes |= {ord(character): byte for byte, character in enumerate(byte_alphabet())}
-    words = []
-    for token, number in vocabulary.items():
-        word = token.translate(to_bytes)
-        if word.isascii() or max(word) <= "\xff":
-            words.append((word.encode("latin-1"), number))
-    return words
+    to_bytes = np.full(0x110000, 256, np.uint16)  # 256: no byte is written so
+    to_bytes[[ord(character) for character in byte_alphabet()]] = np.arange(256)
+    written = to_bytes[np.frombuffer("".join(vocabulary).encode("utf-32-le", "surrogatepass"), "<u4")]
+    stops = np.cumsum(np.fromiter(map(len, vocabulary), np.int64))
+    num_unwritten = np.append(0, np.cumsum(written > 255))  # before each character
+    starts = np.append(0, stops[:-1])
+    bytes_ = written.astype(np.uint8).tobytes()
+    whole = (num_unwritten[stops] == num_unwritten[starts]) & (stops > starts)
+    spans = zip(starts.tolist(), stops.tolist(), vocabulary.values(), whole.tolist(), strict=True)
+    return [(bytes_[start:stop], number) for start, stop, number, usable in spans if usable]
 
 
 def _characters(content: Json, merges: Sequence[Merge]) -> Encoder:
@@ -126,15 +129,10 @@ def _require(holds: bool, reason: str) -> None:
         raise UnknownTokenizerError(reason)
 
 
-def _pair(merge: str | Sequence[str]) -> Merge:
-    left, right = merge.split(" ") if isinstance(merge, str) else merge
-    return left, right
-
-
 def _merge_arrays(merges: Sequence[Merge], vocabulary: Mapping[str, int], ranks: Iterable[int]) -> list[npt.NDArray[np.int32]]:
-    lefts, rights = ([vocabulary[merge[side]] for merge in merges] for side in (0, 1))
-    results = [vocabulary[left + right] for left, right in merges]
-    return [np.array(values, np.int32) for values in (lefts, rights, list(ranks), results)]
+    lefts, rights = zip(*merges, strict=True) if merges else ((), ())
+    ids = [np.fromiter(map(vocabulary.__getitem__, tokens), np.int32) for tokens in (lefts, rights, map(add, lefts, rights))]
+    return [ids[0], ids[1], np.fromiter(ranks, np.int32), ids[2]]
 
 
 def _is_byte_level(pre_tokenizer: Json | None) -> bool:

@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import msgspec
 from tokenizers import Tokenizer
 
 from megatron_astro._data import Encoder
+from megatron_astro.data.collection import collection_held
 from megatron_astro.data.encoder_tables import build_encoder
 from megatron_astro.data.sentencepiece_model import SentencePieceModel
 from megatron_astro.errors import DataError
@@ -26,14 +28,19 @@ class _HuggingFaceModel:
     def __init__(self, path: Path, content: bytes) -> None:
         self._path = path
         self._content = content
-        _parse_object(path, content)
+        with collection_held():
+            self._parsed: dict[str, Any] | None = _parse_object(path, content)
         with _TokenizersErrors(path):
             self._tokenizer = Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()  # a tokenizer.json may carry both settings, and both would falsify documents
         self._tokenizer.no_padding()
 
     def vocabulary(self) -> Mapping[str, int]:
-        return self._tokenizer.get_vocab(with_added_tokens=True)
+        tokens = (self._parsed or {}).get("model", {}).get("vocab")
+        if not isinstance(tokens, dict):
+            return self._tokenizer.get_vocab(with_added_tokens=True)
+        # What the library would copy out one by one, slowly.
+        return tokens | {token.content: number for number, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -52,7 +59,8 @@ class _HuggingFaceModel:
         return None  # the folder's other files name them
 
     def build_encoder(self) -> Encoder:
-        return build_encoder(msgspec.json.decode(self._content))
+        content, self._parsed = self._parsed, None  # it is large, and not needed again
+        return build_encoder(msgspec.json.decode(self._content) if content is None else content)
 
 
 class TextTokenizer:
@@ -90,7 +98,8 @@ class TextTokenizer:
 
     def build_encoder(self) -> Encoder:
         """The compiled encoder of this tokenizer, unproven; UnknownTokenizerError where it has parts that one does not know."""
-        return self._model.build_encoder()
+        with collection_held():
+            return self._model.build_encoder()
 
     def vocabulary(self) -> Mapping[str, int]:
         """Every token, added ones included, and its id."""
@@ -179,7 +188,7 @@ def read_config(path: Path) -> dict[str, object]:
     return _parse_object(path, path.read_bytes()) if path.exists() else {}
 
 
-def _parse_object(path: Path, content: bytes) -> dict[str, object]:
+def _parse_object(path: Path, content: bytes) -> dict[str, Any]:
     try:
         parsed = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -122,6 +122,17 @@ def test_the_cache_starts_afresh_when_full(encoders):
     assert parts(encoder.encode_batch([probe])) == [encoder.tokenizer.encode(probe)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_are_told_apart_whatever_their_length(encoders, kind):
+    """Words known from before, of up to past the longest that is kept: alike but for their last byte or length, zero bytes among them."""
+    encoder = encoders[kind]
+    words = [
+        head + "t" * size + tail for size in range(70) for head in (" ", "\t") for tail in ("", "s", "x", "\0", "\0\0", "\u00e9")
+    ]
+    for batch in (["".join(words)], words, words[::-1], ["".join(words[::-1])]):
+        assert parts(encoder.encode_batch(batch)) == encoder.tokenizer.encode_batch(batch)
+
+
 @pytest.fixture
 def changed(tokenizer_kinds, tmp_path):
     def make(kind, change):
