@@ -110,7 +110,7 @@ def _lines(stream: BinaryIO, part: CorpusPart) -> Iterator[bytes]:
 
 
 def _decode_line(number: int, line: bytes, decoder: msgspec.json.Decoder[Item], kind: type[Item]) -> Row[Item]:
-    if not line.strip():
+    if not line or line.isspace():
         return Row(line=number, item=None)
     if len(line) == LONGEST_LINE:
         return Row(line=number, item=None, reason=f"longer than {LONGEST_LINE >> 20} MiB; split the document")
@@ -131,7 +131,7 @@ def _checked(number: int, item: Item) -> Row[Item]:
     if isinstance(item, Document):
         if not item.id:
             reason = "the id is empty; give every document an id of its own"
-        elif not item.text.strip():
+        elif not item.text or item.text.isspace():
             reason = "the text is empty; remove the document or give it a text"
     elif not item.messages:
         reason = "there are no messages; remove the conversation or give it some"
