@@ -1,6 +1,7 @@
 """Starting to read samples: our orders and blends against megatron-core's index builders, in one process.
 
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 python benchmarks/indices.py 1e7 --epochs 3
+    python benchmarks/indices.py 1e8 --epochs 3 --repeats 1     (12 GiB, minutes)
     python benchmarks/indices.py 1e8 --epochs 3 --memory
 
 Documents are synthetic: lengths lognormal with a mean of 600 tokens, samples of 4,096. Times are CPU seconds of this process, both sides
@@ -9,15 +10,16 @@ the work. `--memory` measures, each side in a process of its own, how far the pe
 """
 
 import argparse
+import ctypes
 import multiprocessing
 import platform
-import resource
 import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -96,15 +98,18 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def compare(name: str, theirs: Callable[[], object], ours: Callable[[], object], repeats: int, ours_times: int = 1) -> None:
-    """Time both sides in turn and print least, median and most, and the ratio of medians; ours may be called many times a turn."""
-    their_seconds, our_seconds = [], []
+def compare(theirs: Callable[[], object], ours: dict[str, Callable[[], object]], repeats: int, ours_times: int = 1) -> None:
+    """Time their way and each of ours in turn and print least, median and most, and the ratios of medians; ours may be called often."""
+    their_seconds: list[float] = []
+    our_seconds: dict[str, list[float]] = {name: [] for name in ours}
     for _ in range(repeats):
         their_seconds.append(cpu_seconds(theirs))
-        our_seconds.append(cpu_seconds(lambda: [ours() for _ in range(ours_times)]) / ours_times)
-    ratio = np.median(their_seconds) / np.median(our_seconds)
-    worst = min(their_seconds) / max(our_seconds)
-    print(f"{name:44s} {spread(their_seconds)}   {spread(our_seconds)}   {ratio:9.1f}x (worst pair {worst:.1f}x)", flush=True)
+        for name, work in ours.items():
+            our_seconds[name].append(cpu_seconds(lambda work=work: [work() for _ in range(ours_times)]) / ours_times)
+    for name, seconds in our_seconds.items():
+        ratio = np.median(their_seconds) / np.median(seconds)
+        worst = min(their_seconds) / max(seconds)
+        print(f"{name:44s} {spread(their_seconds)}   {spread(seconds)}   {ratio:9.1f}x (worst pair {worst:.1f}x)", flush=True)
 
 
 def spread(seconds: Sequence[float]) -> str:
@@ -112,17 +117,25 @@ def spread(seconds: Sequence[float]) -> str:
     return " / ".join(f"{number:.3g}" for number in (min(seconds), float(np.median(seconds)), max(seconds)))
 
 
-def extra_memory(side: str, num_documents: int, num_epochs: int, results: "multiprocessing.Queue[tuple[float, float]]") -> None:
-    """MiB that the peak of resident memory rises by while one side starts, and CPU seconds; in a process of its own."""
+def resident(field: str) -> float:
+    """MiB of this process by a line of its status: VmRSS, or VmHWM, the peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def extra_memory(
+    side: str, num_documents: int, num_epochs: int, results: "multiprocessing.Queue[tuple[float, float, float]]"
+) -> None:
+    """MiB of resident memory that one side adds at its peak while it starts, that peak, and CPU seconds; in a process of its own."""
     lengths = synthetic_lengths(num_documents)
     bounds = bounds_of(lengths)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if side == "megatron":
-        work = lambda: megatron_indices(lengths, num_epochs * int(bounds[-1]) // SEQ_LENGTH - 1)  # noqa: E731
-    else:
-        work = lambda: chunked_all_epochs(bounds, num_epochs)  # noqa: E731
-    seconds = cpu_seconds(work)
-    results.put(((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds))
+    num_samples = num_epochs * int(bounds[-1]) // SEQ_LENGTH - 1
+    works = {"megatron": lambda: megatron_indices(lengths, num_samples), "ours": lambda: chunked_all_epochs(bounds, num_epochs)}
+    ctypes.CDLL(None).malloc_trim(0)  # what making the documents has left free would hide what is taken now
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = resident("VmRSS")
+    seconds = cpu_seconds(works[side])
+    results.put((resident("VmHWM") - before, resident("VmHWM"), seconds))
 
 
 def measure_memory(num_documents: int, num_epochs: int, sides: Sequence[str]) -> None:
@@ -132,10 +145,11 @@ def measure_memory(num_documents: int, num_epochs: int, sides: Sequence[str]) ->
         results = context.Queue()
         process = context.Process(target=extra_memory, args=(side, num_documents, num_epochs, results))
         process.start()
-        mebibytes, seconds = results.get()
+        extra, peak, seconds = results.get()
         process.join()
         print(
-            f"extra memory, {num_epochs} epochs, {side:10s} {mebibytes:10.1f} MiB, {seconds:.3g} CPU s in a fresh process",
+            f"{num_documents:.0e} documents x {num_epochs} epochs, {side:10s} {extra:10.1f} MiB more at the peak of {peak:.0f} MiB, "
+            f"{seconds:.3g} CPU s in a fresh process",
             flush=True,
         )
 
@@ -160,15 +174,17 @@ def measure(options: argparse.Namespace) -> None:
         np.array_equal(*pair) for pair in zip(megatron_indices(lengths, num_samples), exact(lengths, num_samples), strict=True)
     ]
     print(f"exact indices equal to megatron-core's: {all(same)}")  # and both sides' memory has been touched
-    theirs = lambda: megatron_indices(lengths, num_samples)  # noqa: E731
-    compare("exact: document, sample, shuffle index", theirs, lambda: exact(lengths, num_samples), options.repeats)
-    compare("chunked: start (first epoch, first sample)", theirs, lambda: chunked_start(bounds), options.repeats)
-    compare("chunked: tables of all epochs", theirs, lambda: chunked_all_epochs(bounds, options.epochs), options.repeats)
+    ours = {
+        "exact: document, sample, shuffle index": lambda: exact(lengths, num_samples),
+        "chunked: start (first epoch, first sample)": lambda: chunked_start(bounds),
+        "chunked: tables of all epochs": lambda: chunked_all_epochs(bounds, options.epochs),
+    }
+    compare(lambda: megatron_indices(lengths, num_samples), ours, options.repeats)
     whole = np.arange(1, 11)
     shares = whole / whole.sum()
     size = int(float(options.blend_samples))
-    name = f"blend of 10 datasets, {size:.0e} samples: ready"
-    compare(name, lambda: megatron_blend(shares, size), lambda: closed_form_blend(whole, size), options.repeats, 1000)
+    ready = {f"blend of 10 datasets, {size:.0e} samples: ready": lambda: closed_form_blend(whole, size)}
+    compare(lambda: megatron_blend(shares, size), ready, options.repeats, 1000)
 
 
 def exact(lengths: np.ndarray, num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
