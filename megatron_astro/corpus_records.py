@@ -91,7 +91,10 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusRecord:
-    """What a corpus was built from and what came of it; `report.json`. Every paper is a document or a reject."""
+    r"""What a corpus was built from and what came of it; `report.json`. Every paper is a document or a reject.
+
+    `num_missing_files` are files that \input names and the papers' sources lack, in `num_incomplete_documents` of the documents.
+    """
 
     inputs: tuple[str, ...]
     options: dict[str, str]
@@ -104,13 +107,16 @@ class CorpusRecord:
     num_characters: int
     documents_sha256: str
     provenance: Provenance
+    num_missing_files: int = 0
+    num_incomplete_documents: int = 0
 
     def summary(self) -> str:
         """The counts in one sentence."""
         rules = ", ".join(f"{rule} {count}" for rule, count in self.rejects.items())
+        missing = f"; {self.num_missing_files} files missing in {self.num_incomplete_documents} of the documents"
         return (
-            f"{self.num_documents} documents of {self.num_papers} papers, {self.num_words} words; "
-            f"{self.num_rejects} rejects{f' ({rules})' if rules else ''}."
+            f"{self.num_documents} documents of {self.num_papers} papers, {self.num_words} words"
+            f"{missing if self.num_missing_files else ''}; {self.num_rejects} rejects{f' ({rules})' if rules else ''}."
         )
 
 

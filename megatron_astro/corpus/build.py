@@ -22,11 +22,11 @@ from typing import Literal
 import msgspec
 
 from megatron_astro.corpus.arxiv import build_metadata_index
-from megatron_astro.corpus.documents import Reading
+from megatron_astro.corpus.documents import Outcome, Reading
 from megatron_astro.corpus.papers import list_papers
 from megatron_astro.corpus.tables import DocumentWriter, open_writer
-from megatron_astro.corpus.workers import Batch, Bounds, Outcome, Work, run_batches
-from megatron_astro.corpus_records import CorpusRecord, Document, Reject
+from megatron_astro.corpus.workers import Batch, Bounds, Work, run_batches
+from megatron_astro.corpus_records import CorpusRecord, Reject
 from megatron_astro.errors import ConfigError
 from megatron_astro.files import atomic_file, make_folder, write_atomic
 from megatron_astro.progress import track
@@ -60,6 +60,8 @@ class _Counts:
     documents: int = 0
     words: int = 0
     characters: int = 0
+    missing_files: int = 0
+    incomplete: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
 
@@ -168,7 +170,7 @@ def _gather(build: Build, batches: list[Batch]) -> CorpusRecord:
         rejected.open("wb") as rejects,
     ):
         for outcome in _outcomes(build, batches):
-            reject = outcome.reject or _keep(outcome.document, seen, counts, writer)
+            reject = outcome.reject or _keep(outcome, seen, counts, writer)
             if reject:
                 counts.rejects[reject.rule] += 1
                 rejects.write(msgspec.json.encode(reject) + b"\n")
@@ -184,8 +186,9 @@ def _outcomes(build: Build, batches: list[Batch]) -> Iterator[Outcome]:
             yield from map(decoder.decode, stream)
 
 
-def _keep(document: Document | None, seen: dict[str, str], counts: _Counts, writer: DocumentWriter) -> Reject | None:
+def _keep(outcome: Outcome, seen: dict[str, str], counts: _Counts, writer: DocumentWriter) -> Reject | None:
     """Write a document, unless one of its id came before."""
+    document = outcome.document
     if document is None:
         return None
     if document.id in seen:
@@ -193,6 +196,8 @@ def _keep(document: Document | None, seen: dict[str, str], counts: _Counts, writ
         return Reject(paper=document.id, rule="same-id", reason=reason, source=document.source)
     seen[document.id] = document.source
     counts.documents += 1
+    counts.missing_files += outcome.num_missing_files
+    counts.incomplete += outcome.num_missing_files > 0
     counts.words += document.num_words
     counts.characters += len(document.text)
     counts.kinds.update(section.kind for section in document.sections)
@@ -220,6 +225,8 @@ def _record(build: Build, counts: _Counts, digest: str) -> CorpusRecord:
         num_rejects=counts.rejects.total(),
         rejects=dict(sorted(counts.rejects.items())),
         section_kinds=dict(sorted(counts.kinds.items())),
+        num_missing_files=counts.missing_files,
+        num_incomplete_documents=counts.incomplete,
         num_words=counts.words,
         num_characters=counts.characters,
         documents_sha256=digest,

@@ -50,18 +50,29 @@ class RejectedError(DataError):
         self.rule = rule
 
 
-def read_document(paper: Paper, reading: Reading) -> Document | Reject:
+class Outcome(msgspec.Struct, omit_defaults=True):
+    r"""What came of one paper: one of the two; and how many files that \input names a document's source lacks."""
+
+    document: Document | None = None
+    reject: Reject | None = None
+    num_missing_files: int = 0
+
+
+def read_paper(paper: Paper, reading: Reading) -> Outcome:
     """Read one paper and choose from it."""
     try:
-        document = _line_document(paper, reading) if paper.kind == "line" else _paper_document(paper, reading)
-        return _require_wanted(document, reading)
+        document, num_missing = (_line_document(paper, reading), 0) if paper.kind == "line" else _paper_document(paper, reading)
+        return Outcome(document=_require_wanted(document, reading), num_missing_files=num_missing)
     except RejectedError as error:
-        return Reject(paper=paper.name, rule=error.rule, reason=str(error), source=paper.source)
+        return _rejected(paper, error.rule, str(error))
     except (DataError, OSError) as error:
-        return Reject(paper=paper.name, rule="unreadable", reason=str(error), source=paper.source)
+        return _rejected(paper, "unreadable", str(error))
     except (MemoryError, RecursionError) as error:
-        reason = f"it needs more memory than a paper may take ({type(error).__name__}); leave it out"
-        return Reject(paper=paper.name, rule="memory", reason=reason, source=paper.source)
+        return _rejected(paper, "memory", f"it needs more memory than a paper may take ({type(error).__name__}); leave it out")
+
+
+def _rejected(paper: Paper, rule: str, reason: str) -> Outcome:
+    return Outcome(reject=Reject(paper=paper.name, rule=rule, reason=reason, source=paper.source))
 
 
 def is_before(day: str, limit: str) -> bool:
@@ -88,11 +99,11 @@ def _require_wanted(document: Document, reading: Reading) -> Document:
     return document
 
 
-def _paper_document(paper: Paper, reading: Reading) -> Document:
+def _paper_document(paper: Paper, reading: Reading) -> tuple[Document, int]:
+    """The document, and how many files its source lacks."""
     found = _read(paper, reading.citations)
     for note in found.notes:
-        if " is taken for the main file" in note:
-            logger.warning("%s: %s", paper.source, note)
+        logger.warning("%s: %s", paper.source, note)
     identifier, version = arxiv_id(paper.name)
     metadata = find_metadata(Path(reading.metadata), Path(reading.index), paper.name) if reading.metadata and identifier else None
     document = Document(
@@ -108,7 +119,7 @@ def _paper_document(paper: Paper, reading: Reading) -> Document:
     raw = list(found.sections)
     if metadata and metadata.abstract and not any(section.part == "abstract" for section in raw):
         raw.insert(0, RawSection(heading="", text=_one_line(metadata.abstract), part="abstract"))
-    return _with_sections(document, select(classify(raw), reading.selection, _compiled(reading)))
+    return _with_sections(document, select(classify(raw), reading.selection, _compiled(reading))), len(found.missing_files)
 
 
 def _read(paper: Paper, citations: Citations) -> PaperText:

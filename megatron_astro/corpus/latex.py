@@ -30,12 +30,13 @@ EMPTY_BRACKETS = re.compile(r" ?\((?:(?:see|e\.g\.|i\.e\.|cf\.|also|and|see also
 
 @dataclass(frozen=True, kw_only=True)
 class PaperText:
-    """What a reader found in a paper; `notes` say what was not there or not read."""
+    r"""What a reader found in a paper; `notes` say what was chosen for it, `missing_files` are those that \input names and it lacks."""
 
     title: str
     sections: tuple[RawSection, ...]
     date: str = ""
     notes: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
 
 
 def read_latex_paper(files: Mapping[str, bytes], citations: Citations = "plain") -> PaperText:
@@ -61,8 +62,8 @@ def read_latex_paper(files: Mapping[str, bytes], citations: Citations = "plain")
         RawSection(heading=_clean(found.heading), text=clean(found.text), level=found.level, part=found.part)
         for found in paper.sections
     )
-    notes = tuple(f"{name} is missing" for name in dict.fromkeys(paper.missing_files))
-    return PaperText(title=_clean(paper.title).replace("\n", " "), sections=sections, notes=(*note, *notes))
+    missing = tuple(dict.fromkeys(paper.missing_files))
+    return PaperText(title=_clean(paper.title).replace("\n", " "), sections=sections, notes=note, missing_files=missing)
 
 
 def choose_main_file(files: Mapping[str, bytes]) -> tuple[str, tuple[str, ...]]:

@@ -20,18 +20,11 @@ from typing import BinaryIO
 import msgspec
 import psutil
 
-from megatron_astro.corpus.documents import Reading, read_document
+from megatron_astro.corpus.documents import Outcome, Reading, read_paper
 from megatron_astro.corpus.papers import Paper
-from megatron_astro.corpus_records import Document, Reject
+from megatron_astro.corpus_records import Reject
 from megatron_astro.errors import DataError
 from megatron_astro.files import fsync_path
-
-
-class Outcome(msgspec.Struct, omit_defaults=True):
-    """What came of one paper: one of the two."""
-
-    document: Document | None = None
-    reject: Reject | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,16 +174,12 @@ def _read_batch(batch: Batch, work: Work, parent: int) -> None:
             if os.getppid() != parent:
                 sys.exit(0)
             signal.setitimer(signal.ITIMER_REAL, work.bounds.seconds)
-            outcome = _encode(read_document(paper, work.reading))
+            outcome = msgspec.json.encode(read_paper(paper, work.reading))
             signal.setitimer(signal.ITIMER_REAL, 0)
             stream.write(outcome + b"\n")
             stream.flush()
         fsync_path(journal)
         journal.replace(finished)
-
-
-def _encode(found: Document | Reject) -> bytes:
-    return msgspec.json.encode(Outcome(document=found) if isinstance(found, Document) else Outcome(reject=found))
 
 
 def _open_journal(path: Path) -> BinaryIO:

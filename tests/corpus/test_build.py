@@ -56,6 +56,17 @@ def test_every_paper_once_whatever_the_workers(tmp_path, papers):
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["documents.jsonl", "rejects.jsonl", "report.json"]
 
 
+def test_missing_input_files_are_counted(tmp_path, source):
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    for number, calls in enumerate((b"", b"\\input{one}\\input{two.tex}\\input{one}", b"\\include{three}")):
+        whole = source(f"star{number}")
+        (papers / f"0704.{number:04}.tex").write_bytes(whole.replace(b"\\end{document}", calls + b"\\end{document}"))
+    record = build_corpus(make(papers, tmp_path / "out"))
+    assert (record.num_documents, record.num_missing_files, record.num_incomplete_documents) == (3, 3, 2)
+    assert "; 3 files missing in 2 of the documents; 0 rejects." in record.summary()
+
+
 def test_a_killed_build_goes_on_and_gives_the_same(tmp_path, papers):
     whole = build_corpus(make(papers, tmp_path / "whole"))
     output = tmp_path / "out"

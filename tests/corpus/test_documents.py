@@ -3,14 +3,19 @@ import json
 import pytest
 
 from megatron_astro.corpus.arxiv import build_metadata_index
-from megatron_astro.corpus.documents import Reading, in_categories, is_before, read_document
+from megatron_astro.corpus.documents import Reading, in_categories, is_before, read_paper
 from megatron_astro.corpus.papers import list_papers
 from megatron_astro.corpus_records import Document
 
 
 def read(path, **options):
     (paper,) = list_papers([path])
-    return read_document(paper, Reading(**({"selection": "aic"} | options)))
+    return chosen(paper, **({"selection": "aic"} | options))
+
+
+def chosen(paper, **options):
+    outcome = read_paper(paper, Reading(**options))
+    return outcome.document or outcome.reject
 
 
 @pytest.fixture
@@ -87,13 +92,13 @@ def test_lines_are_documents_or_abstracts(tmp_path):
         {"id": "d", "text": "no sections"},
     ]
     path.write_text("\n".join(map(json.dumps, lines)) + "\nnot json\n")
-    found = [read_document(paper, Reading(selection="abstract")) for paper in list_papers([path])]
+    found = [chosen(paper, selection="abstract") for paper in list_papers([path])]
     assert [getattr(item, "text", getattr(item, "rule", "")) for item in found] == [
         "We.", "A. B.", "unreadable", "selection", "unreadable",
     ]  # fmt: skip
     assert (found[1].title, found[1].date) == ("T t", "2007-04")
     assert "line 5" in found[4].paper
-    whole = read_document(list(list_papers([path]))[3], Reading(selection="full"))
+    whole = chosen(list(list_papers([path]))[3], selection="full")
     assert (whole.text, whole.num_words) == ("no sections", 2)
 
 
