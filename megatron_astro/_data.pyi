@@ -113,7 +113,8 @@ def byte_level_encoder(
     classes: npt.NDArray[np.uint8],
 ) -> Encoder:
     """Byte-level BPE. `merges` is lefts, rights, ranks, results; `family` "gpt2" or "gpt4"; `classes` has a byte a code point:
-    1 letter, 2 number, 4 space, 8 digit to set apart, 128 unknown (texts with it are refused, as are texts that hold one of `refused`).
+    1 letter, 2 number, 4 space, 8 digit to set apart, 128 unknown (texts with it are refused, as are texts that hold one of `refused`, or
+    a byte whose id is -1: no token).
     """
 
 def character_encoder(

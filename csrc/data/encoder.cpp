@@ -51,10 +51,17 @@ std::pair<std::size_t, std::size_t> AddedTokens::next(std::string_view text, std
 Encoder::Encoder(Merges merges, AddedTokens added, std::optional<ByteLevel> byte_level, std::optional<Characters> characters)
     : merges_(std::move(merges)), added_(std::move(added)), byte_level_(std::move(byte_level)), characters_(std::move(characters)) {
   require(byte_level_.has_value() != characters_.has_value(), "an encoder is of one kind: byte-level or of characters");
+  if (byte_level_) lacks_bytes_ = std::count(byte_level_->byte_ids.begin(), byte_level_->byte_ids.end(), ByteLevel::kNoToken) > 0;
+}
+
+bool Encoder::knows_bytes(std::string_view text) const {
+  if (!lacks_bytes_) return true;
+  return std::none_of(text.begin(), text.end(), [&](char byte) { return byte_level_->byte_ids[byte_of(byte)] == ByteLevel::kNoToken; });
 }
 
 bool Encoder::encode(std::string_view text, Symbols& ids) {
-  if (added_.refuses(text) || (byte_level_ && !byte_level_->splitter.knows_all(text))) return false;
+  if (added_.refuses(text)) return false;
+  if (byte_level_ && !(knows_bytes(text) && byte_level_->splitter.knows_all(text))) return false;
   for (std::size_t at = 0; at < text.size();) {
     const auto [start, place] = added_.next(text, at);
     const std::string_view part = text.substr(at, start == std::string_view::npos ? start : start - at);

@@ -46,7 +46,9 @@ struct StringHash : std::hash<std::string_view> {
 using WholeWords = std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>>;
 
 // Byte-level BPE: pieces of the splitter, bytes as symbols; a piece that is a token is that token where `whole_words` has it.
+// Texts with a byte that is no token (real vocabularies lack some, such as control characters) are for the reference.
 struct ByteLevel {
+  static constexpr int32_t kNoToken = -1;
   Splitter splitter;
   std::array<int32_t, 256> byte_ids;
   WholeWords whole_words;
@@ -67,6 +69,7 @@ class Encoder {
   bool encode(std::string_view text, Symbols& ids);
 
  private:
+  bool knows_bytes(std::string_view text) const;
   void encode_part(std::string_view part, bool first, Symbols& ids);
   void encode_marked(std::string_view part, bool first, Symbols& ids);
   void take_word(std::string_view word, const char* end, Symbols& ids);
@@ -76,6 +79,7 @@ class Encoder {
 
   Merges merges_;
   AddedTokens added_;
+  bool lacks_bytes_ = false;
   std::optional<ByteLevel> byte_level_;
   std::optional<Characters> characters_;
   struct Waiting {

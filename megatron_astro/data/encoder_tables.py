@@ -64,12 +64,10 @@ def _byte_level(content: Json, merges: Sequence[Merge]) -> Encoder:
     _require(content.get("normalizer") is None, "it has a normaliser")
     vocabulary: dict[str, int] = content["model"]["vocab"]
     family, longest_number, digits_apart = _pieces(content["pre_tokenizer"])
-    alphabet = byte_alphabet()
-    _require(all(character in vocabulary for character in alphabet), "its vocabulary lacks a byte")
     added = _added_tokens(content, normalised=False)
     return byte_level_encoder(
         _merge_arrays(merges, vocabulary, range(len(merges))),
-        np.array([vocabulary[character] for character in alphabet], np.int32),
+        np.array([vocabulary.get(character, -1) for character in byte_alphabet()], np.int32),
         _in_bytes(vocabulary) if content["model"].get("ignore_merges") else [],
         added.tokens,
         added.refused,

