@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from megatron_astro.data.document_names import open_names
-from megatron_astro.data.indexed import dataset_file
+from megatron_astro.data.indexed import dataset_file, open_indexed
+from megatron_astro.data.tokenizer import TextTokenizer
 
 TOOL = Path(__file__).parents[2] / "tools" / "tokenize_corpus.py"
 SUN = {"id": "sun", "text": "The Sun is a star."}
@@ -84,3 +86,36 @@ def test_misspelt_option_names_the_nearest(tmp_path, corpus):
     done = run(corpus, "--tokeniser", tmp_path, "--output", tmp_path / "data")
     assert done.returncode == 2
     assert "--tokenizer" in done.stderr
+
+
+def test_conversations_get_a_mask_over_the_replies(tmp_path, tiny_tokenizer_folder):
+    """Both ways round: what the mask takes, decoded, is the assistant's turns with their end, and nothing else."""
+    folder = shutil.copytree(tiny_tokenizer_folder, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|begin|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|begin|>assistant\n{% endif %}"
+    )
+    turns = [
+        {"role": role, "content": text}
+        for role, text in (("user", "What is the Sun?"), ("assistant", "A star."), ("user", "And Sirius?"), ("assistant", "Two."))
+    ]
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text(
+        "".join(json.dumps({"id": name, "messages": turns[:count]}) + "\n" for name, count in (("one", 2), ("both", 4)))
+    )
+    options = ("--tokenizer", folder, "--output", tmp_path / "data", "--append-eod", "False")
+    done = run(chat, *options, "--content", "conversations")
+    assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
+    assert names(tmp_path / "data") == ["one", "both"]
+    tokens, mask, tokenizer = open_indexed(tmp_path / "data"), open_indexed(tmp_path / "data_mask"), TextTokenizer(folder)
+    trained = [tokenizer.decode(tokens.document(n)[mask.document(n) == 1].tolist()) for n in range(2)]
+    assert trained == ["A star.<|end|>", "A star.<|end|>Two.<|end|>"]
+    assert json.loads((tmp_path / "data.json").read_text())["loss_mask"] is True
+
+
+def test_documents_are_no_conversations(tmp_path, corpus, tiny_tokenizer_folder):
+    shutil.copy(tiny_tokenizer_folder / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "chat_template": "{{ messages }}"}))
+    done = run(corpus, "--tokenizer", tmp_path, "--output", tmp_path / "data", "--content", "conversations")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "corpus.jsonl, line 1: not a Conversation: Object missing required field `messages`" in done.stderr
