@@ -3,6 +3,7 @@ import os
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,26 @@ def test_without_ray_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="Ray is not installed"):
         run_on_ray([], tmp_path, 0, SlurmConfig())
+
+
+@pytest.fixture
+def ray_cluster():
+    """A Ray cluster of two cores in this machine's memory, that this process is connected to."""
+    ray = pytest.importorskip("ray", reason="needs Ray (pip install ray)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray about itself
+        ray.init(num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_makes_the_same_corpus(tmp_path, clean):
+    clean(tmp_path / "local")
+    report = clean(tmp_path / "ray", "ray", memory_gigabytes=1)
+    assert report.documents_written == 5
+    assert (tmp_path / "ray" / "documents.jsonl").read_bytes() == (tmp_path / "local" / "documents.jsonl").read_bytes()
 
 
 def test_a_worker_that_is_killed_is_an_error_and_no_hang(tmp_path, make_text, write_documents):
