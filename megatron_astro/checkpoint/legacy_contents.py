@@ -22,6 +22,8 @@ from megatron_astro.checkpoint.torch_contents import DAMAGE, ForbiddenStepError,
 from megatron_astro.config.conversion import LayerSpec
 from megatron_astro.errors import CheckpointError
 
+CHECKPOINT_VERSION = 3.0
+OLDEST_VERSION = 2  # since then rows of q, k and v are ordered by group, as today
 LAYERS = "decoder.layers."
 # The local layer spec's names of what TransformerEngine fuses into the linears.
 LOCAL_NAMES = {
@@ -100,6 +102,12 @@ def read_rank_file(path: Path) -> RankFile:
         raise CheckpointError(f"{path} holds no 'model'; it is not a checkpoint of Megatron's training scripts")
     if sorted(models) != (["model"] if len(models) == 1 else [f"model{number}" for number in range(len(models))]):
         raise CheckpointError(f"{path} holds the chunks {sorted(models)}; they must be 'model', or 'model0', 'model1' and so on")
+    version = content.get("checkpoint_version", CHECKPOINT_VERSION)
+    if not isinstance(version, (int, float)) or not version >= OLDEST_VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint_version {version!r}, whose rows of q, k and v are in another order; save it again with a Megatron that "
+            f"writes version {CHECKPOINT_VERSION}"
+        )
     chunks = tuple(_chunk(models[key], f"{path}: {key}") for key in sorted(models))
     args = content.get("args")
     return RankFile(path=path, args=vars(args) if isinstance(args, argparse.Namespace) else {}, chunks=chunks)

@@ -125,3 +125,9 @@ def test_names_are_spelt_for_either_layer_spec():
     assert spelt(norm, 3, "local") == "decoder.layers.3.pre_mlp_layernorm.weight"
     assert spelt(norm, 3, "transformer_engine") == "decoder.layers.3.mlp.linear_fc1.layer_norm_weight"
     assert spelt("output_layer.weight", None, "local") == "output_layer.weight"
+
+
+@pytest.mark.parametrize("version", [0, 1.0, float("nan"), "3.0", None])
+def test_an_older_order_of_rows_is_refused(tmp_path, version):
+    message = refusal(tmp_path, {"model": {"decoder.final_layernorm.weight": NUMBERS}, "checkpoint_version": version})
+    assert f"has checkpoint_version {version!r}" in message
