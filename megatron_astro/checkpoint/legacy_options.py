@@ -87,8 +87,8 @@ def check_options(options: Mapping[str, Any], sizes: LlamaSizes, where: Path) ->
                 "config.json"
             )
     rows = options.get("padded_vocab_size")
-    if rows is not None and rows < sizes.vocabulary_size:
-        raise CheckpointError(f"{where}: padded_vocab_size is {rows}, but config.json has {sizes.vocabulary_size} tokens")
+    if rows is not None and (not isinstance(rows, int) or rows < sizes.vocabulary_size):
+        raise CheckpointError(f"{where}: padded_vocab_size is {rows!r}, but config.json has {sizes.vocabulary_size} tokens")
 
 
 def refuse_other_models(options: Mapping[str, Any], where: Path) -> None:

@@ -14,10 +14,16 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
     """The contents of a tokenizer.json; CheckpointError when it is not one."""
     try:
         tokenizer = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; fetch the file again") from error
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         raise CheckpointError(f"{path} is not a tokenizer; fetch the file again")
+    try:
+        token_ids(tokenizer)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} has a vocabulary or added tokens that cannot be read: {error!r}; fetch the file again"
+        ) from error
     return tokenizer
 
 

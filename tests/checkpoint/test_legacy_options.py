@@ -109,3 +109,8 @@ def test_what_options_cannot_tell_is_logged(caplog):
 def test_a_scaling_without_an_option_is_logged(caplog, change, lines):
     warn_of_scaling(LlamaSizes.from_hf_config({**CONFIG, "rope_scaling": SCALING | change}))
     assert len(caplog.records) == lines
+
+
+def test_a_vocabulary_that_is_no_number_is_refused():
+    with pytest.raises(CheckpointError, match=r"padded_vocab_size is '512', but config\.json has 501 tokens"):
+        check_options(options_of(CONFIG, padded_vocab_size="512"), LlamaSizes.from_hf_config(CONFIG), WHERE)

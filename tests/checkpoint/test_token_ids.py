@@ -20,10 +20,19 @@ def test_ids_are_those_of_the_library(tiny_tokenizer_folder):
     assert token_ids(read_tokenizer(path)) == Tokenizer.from_file(str(path)).get_vocab()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"model": None})])
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"model": None}), "[" * 100_000])
 def test_what_is_no_tokenizer_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        read_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {"vocab": [1, 2]}}, {"model": {"vocab": 5}}, {"added_tokens": [{"x": 1}]}, {"added_tokens": 5}]
+)
+def test_a_vocabulary_that_is_none_is_refused(tmp_path, change):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, **change}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has a vocabulary or added tokens that cannot be read"):
         read_tokenizer(tmp_path / "tokenizer.json")
 
 
