@@ -125,6 +125,11 @@ def compare_logits(
     before = LOGITS[source_format](folder, tokens, sizes, rounded_to)
     after = LOGITS[target[1]](target[0], tokens, target_sizes or sizes, None)
     difference = float((before - after[:, : sizes.vocabulary_size]).abs().max())
+    if not math.isfinite(difference):
+        raise CheckpointError(
+            f"the logits of {target_name} or of {folder} are not finite, so nothing is proven, and nothing was kept: the weights hold NaN, "
+            "infinite or far too large numbers; get the model again"
+        )
     if not difference <= LOGIT_TOLERANCE:
         raise CheckpointError(
             f"the logits of {target_name} differ from those of {folder} by up to {difference:.2e} (limit {LOGIT_TOLERANCE}); "
