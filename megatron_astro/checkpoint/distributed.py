@@ -16,7 +16,7 @@ import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
-from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
+from megatron_astro.checkpoint.huggingface import copy_model_files, read_config, require_layers
 from megatron_astro.checkpoint.metadata_table import METADATA_FILE, read_table
 from megatron_astro.checkpoint.names import RULES, Group, tensor_groups
 from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers
@@ -87,6 +87,7 @@ class DistributedReader(StoredReader):
             for name, entry in self.table.state_dict_metadata.items()
             if isinstance(entry, TensorStorageMetadata) and not name.startswith(NOT_WEIGHTS) and EXTRA_STATE_MARK not in name
         }
+        require_layers(self.sizes, sum(shape[0] for shape in found.values() if shape), self.path)
         expected = {}
         for group in tensor_groups(self.sizes):
             layers = () if group.layer is None else (self.sizes.num_layers,)

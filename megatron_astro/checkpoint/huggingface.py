@@ -41,6 +41,7 @@ class HuggingFaceReader(StoredReader):
         self.config = read_config(folder)
         self.sizes = LlamaSizes.from_hf_config(self.config)
         self.tensors = _read_folder_headers(folder)
+        require_layers(self.sizes, len(self.tensors), folder)
         groups = tensor_groups(self.sizes)
         expected = {name: shape for group in groups for name, shape in zip(group.names, group.shapes, strict=True)}
         self._set_aside_copies()
@@ -72,6 +73,15 @@ class HuggingFaceReader(StoredReader):
     def write_model_files(self, folder: Path) -> None:
         """Copy config, tokenizer, chat template and licence."""
         copy_model_files(self.path, folder)
+
+
+def require_layers(sizes: LlamaSizes, at_most: int, where: Path) -> None:
+    """CheckpointError for more layers than tensors can make up, before a list of that many layers takes all memory."""
+    if sizes.num_layers > at_most:
+        raise CheckpointError(
+            f"{where} holds tensors of {at_most} layers at most, but its config.json demands num_hidden_layers {sizes.num_layers}; "
+            "use the model's own config.json"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -148,3 +148,9 @@ def test_chunks_that_leave_a_hole(damaged):
     del table.state_dict_metadata["decoder.layers.mlp.linear_fc2.weight"].chunks[2]
     (damaged / ".metadata").write_bytes(pickle.dumps(table))
     assert "the chunks of layer 2 of decoder.layers.mlp.linear_fc2.weight do not cover it" in refusal(damaged)
+
+
+def test_more_layers_than_rows(damaged):
+    path = damaged / "huggingface/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 10**9}))
+    assert "layers at most, but its config.json demands num_hidden_layers 1000000000" in refusal(damaged)

@@ -210,3 +210,9 @@ def test_model_files_are_carried_and_weights_are_not(make_llama, tmp_path):
     found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert found == {"config.json", "generation_config.json", *names}
     assert all((copy / name).read_bytes() == (folder / name).read_bytes() for name in found)
+
+
+def test_more_layers_than_tensors(make_llama):
+    folder = make_llama()
+    edit_config(folder, num_hidden_layers=10**9)
+    assert "holds tensors of 39 layers at most, but its config.json demands num_hidden_layers 1000000000" in refusal(folder)
