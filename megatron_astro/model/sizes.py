@@ -188,6 +188,10 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     if (factor := rope.get("partial_rotary_factor")) not in (None, 1):
         raise ConfigError(f"config.json: partial_rotary_factor is {factor!r}; rotating only part of a head is not supported")
     theta = _above_zero(rope if "rope_theta" in rope else config, "rope_theta", default=10000.0)
+    if config.get("rope_theta") not in (None, theta):
+        raise ConfigError(
+            f"config.json: rope_theta is {config['rope_theta']!r}, and {theta} in rope_parameters; keep one of them"
+        )
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         if rope.get("factor") not in (None, 1):

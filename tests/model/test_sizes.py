@@ -66,6 +66,10 @@ def test_reads_rope_scaling_in_every_spelling(rope):
         ({"rope_scaling": {**LLAMA_3_1_ROPE, "factor": float("nan")}}, "factor must be 1 or more"),
         ({"rope_scaling": {**LLAMA_3_1_ROPE, "low_freq_factor": 5.0}}, "low below high"),
         ({"rope_scaling": {**LLAMA_3_1_ROPE, "original_max_position_embeddings": float("inf")}}, "not a number"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+            "rope_theta is 500000.0, and 10000.0 in rope_parameters",
+        ),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false'"),
         ({"layer_types": 5}, "layer_types is 5"),
         ({"layer_types": [["a"]]}, r"layer_types names ['a']"),
