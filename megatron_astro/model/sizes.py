@@ -167,7 +167,7 @@ def _head_size(config: dict[str, Any], hidden: int, heads: int, kv_heads: int) -
     return size
 
 
-def _refuse_two_ropes(rope: dict[str, Any], older: object) -> None:
+def _refuse_two_ropes(rope: dict[str, Any], older: object, older_theta: object) -> None:
     """ConfigError where the newer and the older settings, or the two words for their kind, say different things."""
     if not isinstance(older, dict):
         raise ConfigError(f"config.json: rope_scaling is {older!r}; a LLaMA needs a table there, or null")
@@ -177,6 +177,10 @@ def _refuse_two_ropes(rope: dict[str, Any], older: object) -> None:
         raise ConfigError(
             f"config.json: rope_parameters, rope_scaling and their types contradict each other ({rope} and {older}); keep one of them"
         )
+    if older_theta is not None and rope.get("rope_theta", older_theta) != older_theta:
+        raise ConfigError(
+            f"config.json: rope_theta is {older_theta!r}, and {rope['rope_theta']!r} in rope_parameters; keep one of them"
+        )
 
 
 def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
@@ -184,14 +188,10 @@ def _read_rope(config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, dict):
         raise ConfigError(f"config.json: the rope settings are {rope!r}; a LLaMA needs a table there, or null")
-    _refuse_two_ropes(rope, config.get("rope_scaling") or {})
+    _refuse_two_ropes(rope, config.get("rope_scaling") or {}, config.get("rope_theta"))
     if (factor := rope.get("partial_rotary_factor")) not in (None, 1):
         raise ConfigError(f"config.json: partial_rotary_factor is {factor!r}; rotating only part of a head is not supported")
     theta = _above_zero(rope if "rope_theta" in rope else config, "rope_theta", default=10000.0)
-    if config.get("rope_theta") not in (None, theta):
-        raise ConfigError(
-            f"config.json: rope_theta is {config['rope_theta']!r}, and {theta} in rope_parameters; keep one of them"
-        )
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         if rope.get("factor") not in (None, 1):
