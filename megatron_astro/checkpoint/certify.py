@@ -109,10 +109,31 @@ def write_conversion_certificate(
             f"what was written is not what {source} holds: {describe_differences(found)}; nothing was kept. Check the disk and the "
             "memory of this machine, and convert again"
         )
+    _refuse_other_than_certified(source, original)
     ends = CertifiedSource(path=str(source), root=original.root, rounded_root=expected.root)
     certificate = replace(written, source=ends, logits=_summary(parity) if parity else None)
     write_record(folder / CERTIFICATE_FILE, certificate)
     return certificate
+
+
+def _refuse_other_than_certified(source: Path, read: CertificateRecord) -> None:
+    """CheckpointError where a source came with a certificate and tensors of it are others now: damaged, or changed since."""
+    path = source / CERTIFICATE_FILE
+    if not path.is_file():
+        return
+    claimed = {tensor.name: tensor for tensor in read_certificate(path).tensors}
+    wrong = [
+        tensor.name
+        for tensor in read.tensors  # a vocabulary that grows changes shapes, which the certificate says nothing about
+        if tensor.name in claimed
+        and (claimed[tensor.name].dtype, claimed[tensor.name].shape) == (tensor.dtype, tensor.shape)
+        and claimed[tensor.name].data != tensor.data
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{source} does not hold what its {CERTIFICATE_FILE} says: {', '.join(wrong[:8])} differ ({len(wrong)} in all); "
+            f"fetch it again, or remove {CERTIFICATE_FILE} if the change was meant"
+        )
 
 
 def read_certificate(path: Path) -> CertificateRecord:

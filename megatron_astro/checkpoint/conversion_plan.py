@@ -91,7 +91,7 @@ class ConversionPlan:
         """What a resumed run must agree with."""
         return Task(
             source=str(self.source.resolve()),
-            source_state=source_state(self.source),
+            source_state=source_state(self.source, self.target),
             target_format=self.target_format,
             dtype=None if self.dtype is None else str(self.dtype),
             shard_bytes=self.shard_bytes,
@@ -253,7 +253,9 @@ def check_space(target: Path, num_bytes: int) -> int:
     """Free bytes where the target goes, those of an unfinished one included; CheckpointError if they will not do."""
     existing = next(folder for folder in target.absolute().parents if folder.exists())
     partial = partial_folder(target)
-    kept = sum(path.stat().st_size for path in partial.iterdir() if path.is_file()) if partial.is_dir() else 0
+    kept = 512 * sum(
+        path.stat().st_blocks for path in partial.rglob("*") if path.is_file()
+    )  # files have their length before their content
     free = shutil.disk_usage(existing).free + kept
     if free < num_bytes + SPARE_BYTES:
         raise CheckpointError(

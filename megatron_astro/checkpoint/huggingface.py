@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class HuggingFaceReader(StoredReader):
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config = read_config(folder)
+        model_files_of(folder)  # said now, not when all weights are written
         self.sizes = LlamaSizes.from_hf_config(self.config)
         self.tensors = _read_folder_headers(folder)
         require_layers(self.sizes, len(self.tensors), folder)
@@ -100,11 +102,27 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def copy_model_files(source: Path, target: Path) -> None:
     """Copy all files of a model that are not weights: config, tokenizer, chat template, licence."""
+    for path in model_files_of(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def model_files_of(source: Path) -> list[Path]:
+    """The files of a model that are not weights; CheckpointError for one that is a link to nothing, or a folder."""
+    found = []
     for pattern in MODEL_FILES:
-        for path in sorted(source.glob(pattern)):
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+        folder = (source / pattern).parent
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not fnmatch(path.name, Path(pattern).name):
+                continue
+            if not path.exists():
+                raise CheckpointError(f"{path} is a link to a file that is not there; mend it or remove it")
+            if path.is_file():
+                found.append(path)
+            elif path.name == pattern:
+                raise CheckpointError(f"{path} is a folder; a model has a file of that name: fetch it again")
+    return found
 
 
 def _read_folder_headers(folder: Path) -> dict[str, StoredTensor]:

@@ -111,13 +111,15 @@ def partial_folder(target: Path) -> Path:
 
 def require_no_target(target: Path) -> None:
     """ConfigError if the target is there already."""
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise ConfigError(f"{target} exists already; name another target or remove it first")
 
 
-def source_state(source: Path) -> int:
-    """A number that changes when a file of the source does: CRC-32 of names, sizes and times of change."""
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+def source_state(source: Path, target: Path) -> int:
+    """A number that changes when a file of the source does: CRC-32 of names, sizes and times of change. The target may lie inside."""
+    own = partial_folder(target).absolute()
+    below = (path for path in source.rglob("*") if path.is_file() and not path.absolute().is_relative_to(own))
+    files = sorted(below) if source.is_dir() else [source]
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return zlib.crc32(repr(states).encode())
 

@@ -47,11 +47,13 @@ def test_a_bound_below_the_program_is_refused(gqa, tmp_path):
 
 def test_an_unfinished_targets_bytes_count_as_free(gqa, tmp_path, monkeypatch):
     needed = plan(gqa, tmp_path / "target").num_bytes + conversion_plan.SPARE_BYTES
-    monkeypatch.setattr(conversion_plan.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, needed - 1000))
+    monkeypatch.setattr(conversion_plan.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, needed - 2**16))
     with pytest.raises(CheckpointError, match="GB free"):
         plan(gqa, tmp_path / "target")
-    (tmp_path / "target.partial").mkdir()
-    (tmp_path / "target.partial/__0_0.distcp").write_bytes(bytes(1000))
+    (tmp_path / "target.partial/mp_rank_00").mkdir(parents=True)
+    (tmp_path / "target.partial/mp_rank_00/whole").write_bytes(b"1" * 2**16)
+    with (tmp_path / "target.partial/begun").open("wb") as begun:
+        begun.truncate(2**30)  # has its length, and nothing of it on the disk
     assert plan(gqa, tmp_path / "target").free_bytes == needed
 
 

@@ -305,3 +305,18 @@ def test_a_full_disk_keeps_what_is_finished(gqa, tmp_path):
     convert(gqa, tmp_path / "target", shard_bytes=20_000, before_group=again.append)
     assert 0 < len(again) < 27
     assert not (tmp_path / "target.partial").exists()
+
+
+def test_a_source_that_its_own_certificate_contradicts(gqa, tmp_path):
+    convert(gqa, tmp_path / "source", target_format="huggingface", verification="readback")
+    weights = tmp_path / "source/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # one bit of the last tensor
+    weights.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"source does not hold what its certificate.json says: lm_head.weight differ \(1 in all\)"
+    ):
+        convert(tmp_path / "source", tmp_path / "target", verification="readback")
+    assert not (tmp_path / "target").exists()
+    (tmp_path / "source/certificate.json").unlink()
+    convert(tmp_path / "source", tmp_path / "target", verification="readback")

@@ -216,3 +216,14 @@ def test_more_layers_than_tensors(make_llama):
     folder = make_llama()
     edit_config(folder, num_hidden_layers=10**9)
     assert "holds tensors of 39 layers at most, but its config.json demands num_hidden_layers 1000000000" in refusal(folder)
+
+
+def test_model_files_that_cannot_be_copied_are_said_at_once(make_llama):
+    folder = make_llama()
+    (folder / "LICENSES").mkdir()
+    HuggingFaceReader(folder)
+    (folder / "LICENSE").symlink_to("nowhere")
+    assert f"{folder / 'LICENSE'} is a link to a file that is not there" in refusal(folder)
+    (folder / "LICENSE").unlink()
+    (folder / "tokenizer_config.json").mkdir()
+    assert f"{folder / 'tokenizer_config.json'} is a folder" in refusal(folder)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_astro.checkpoint.journal import JOURNAL, Task, refuse_unfinished, resumable_folder, source_state
+from megatron_astro.checkpoint.journal import JOURNAL, Task, partial_folder, refuse_unfinished, resumable_folder, source_state
 from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
 from megatron_astro.errors import CheckpointError, ConfigError, DataError
 
@@ -159,13 +159,23 @@ def test_an_existing_target_is_left_alone(target):
         finish(target)
 
 
+def test_a_link_to_nothing_is_no_target(target):
+    target.parent.mkdir()
+    target.symlink_to("nowhere")
+    with pytest.raises(ConfigError, match="exists already"):
+        finish(target)
+
+
 def test_the_state_of_a_source_follows_its_files(tmp_path):
+    target = tmp_path / "target"
     (tmp_path / "a").write_bytes(b"1")
-    states = [source_state(tmp_path)]
-    assert source_state(tmp_path / "a") == states[0]
+    states = [source_state(tmp_path, target)]
+    assert source_state(tmp_path / "a", target) == states[0]
     os.utime(tmp_path / "a", ns=(0, 5))
-    states.append(source_state(tmp_path))
+    states.append(source_state(tmp_path, target))
     (tmp_path / "b").write_bytes(b"")
-    states.append(source_state(tmp_path))
+    states.append(source_state(tmp_path, target))
     assert len(set(states)) == 3
-    assert source_state(tmp_path) == states[-1]
+    partial_folder(target).mkdir()
+    (partial_folder(target) / "shard").write_bytes(b"")  # of the conversion itself
+    assert source_state(tmp_path, target) == states[-1]
