@@ -19,11 +19,12 @@ class OnlyEod:
     unique_identifiers: dict[str, str] = {}  # noqa: RUF012
 
 
-def megatron_dataset(folder, prefixes, weights, *, seq_length, seed, num_samples):
+def megatron_dataset(folder, prefixes, weights, *, seq_length, seed, num_samples, cache=None):
     """What megatron-core itself builds to train on."""
     config = GPTDatasetConfig(
         random_seed=seed, sequence_length=seq_length, split="1,0,0", blend=(list(map(str, prefixes)), list(weights) or None),
         reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False, tokenizer=OnlyEod(),
+        path_to_cache=cache,
     )  # fmt: skip
     dataset, *_ = BlendedMegatronDatasetBuilder(GPTDataset, [num_samples, 0, 0], lambda: True, config).build()
     return dataset
@@ -69,6 +70,23 @@ def test_indices_and_samples_equal_megatrons(tmp_path_factory, write_numbered, c
     for row in range(num_samples):
         assert ids[row, :-1].tolist() == theirs[row]["tokens"].tolist()
         assert ids[row, 1:].tolist() == theirs[row]["labels"].tolist()
+
+
+def test_megatron_reads_our_indices_from_its_cache(tmp_path, write_numbered, monkeypatch):
+    """Saved under the names it looks for, they are its own, byte for byte: a run of Megatron's can start from them without building."""
+    prefix = write_numbered(tmp_path / "data", [9, 30, 1, 0, 24, 7])
+    options = {"seq_length": 4, "seed": 7, "num_samples": 40}
+    whole = megatron_dataset(tmp_path, [prefix], (), **options, cache=str(tmp_path / "cache"))
+    (ours,) = build_exact_indices([TokenDataset(prefix, 1000)], (), **options).datasets
+    for name, index in zip(("document", "sample", "shuffle"), ours, strict=True):
+        (path,) = (tmp_path / "cache").glob(f"*-{name}_index.npy")
+        theirs = path.read_bytes()
+        path.unlink()
+        np.save(path, index)
+        assert path.read_bytes() == theirs
+    monkeypatch.delattr("megatron.core.datasets.gpt_dataset._build_document_index")
+    read = megatron_dataset(tmp_path, [prefix], (), **options, cache=str(tmp_path / "cache"))
+    assert all(read[n]["tokens"].tolist() == whole[n]["tokens"].tolist() for n in range(40))
 
 
 def open_exact(*prefixes, num_samples=10, seq_length=4, weights=()):
