@@ -4,6 +4,8 @@
 """
 
 import contextlib
+import functools
+import re
 import struct
 
 import numpy as np
@@ -82,6 +84,59 @@ def test_readers_survive_any_blend_and_ids(bounds, ids, dtype, seq_length, vocab
         batch = np.empty((num_rows, seq_length + 1), np.int64)
         reader.read(first, batch)
         assert np.all((batch >= 0) & (batch < vocabulary_size))
+
+
+CLASSES = np.zeros(0x110000, np.uint8)
+CLASSES[[ord(one) for one in "abcdefghijklmnopqrstuvwxyzSé日"]] = 1
+CLASSES[[ord(one) for one in "0123456789"]] = 2 | 8
+CLASSES[[ord(one) for one in " \t\n\r\u3000"]] = 4
+PIECES = (
+    " ",
+    "  ",
+    "\n",
+    "\r\n\t",
+    "\u3000",
+    "'S",
+    "'re",
+    "ab",
+    "aabb" * 40,
+    "é",
+    "日本",
+    "12345",
+    "\0",
+    "b" * 15,
+    "b" * 16,
+    "b" * 64,
+    "b" * 65,
+)
+TEXTS = st.lists(
+    st.one_of(st.sampled_from(PIECES), st.text(st.characters(exclude_categories=["Cs"]), max_size=9)), max_size=12
+).map("".join)
+ONE_MERGE = [np.array([number], np.int32) for number in (ord("a"), ord("b"), 0, 256)]
+BYTES = np.arange(256, dtype=np.int32)
+OF_CHARACTERS = _data.character_encoder(ONE_MERGE, BYTES, np.full(128, -1, np.int32), [], [], 3)
+
+
+def merged(text):
+    """The bytes of a text, with every `ab` as 256."""
+    return [256 if pair == b"ab" else pair[0] for pair in re.findall(rb"ab|[\x00-\xff]", text.encode())]
+
+
+@functools.cache
+def byte_encoder(*rules):
+    return _data.byte_level_encoder(ONE_MERGE, BYTES, [], [], [], *rules, CLASSES)
+
+
+@settings(deadline=None)
+@given(st.lists(TEXTS, max_size=4), st.sampled_from(("gpt2", "gpt4")), st.booleans(), st.integers(1, 4))
+def test_encoders_give_every_byte_of_any_text(texts, family, digits_apart, longest_number):
+    """With one merge, what they must give is plain; the second time words come from the cache."""
+    of_bytes = byte_encoder(family, digits_apart, longest_number)
+    for encoder, wanted in ((of_bytes, texts), (OF_CHARACTERS, [text.replace(" ", "\u2581") for text in texts])):
+        for _ in range(2):
+            ids, lengths = encoder.encode_batch(texts)
+            assert ids.tolist() == [number for text in wanted for number in merged(text)]
+            assert lengths.tolist() == [len(merged(text)) for text in wanted]
 
 
 def write(prefix, lengths):

@@ -59,6 +59,7 @@ def run_sanitized(module, *arguments):
         **os.environ,
         "LD_PRELOAD": preloaded,
         "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps what it allocates
+        "PYTHONMALLOC": "malloc",  # so that a read past the end of a short string is seen: Python keeps those in blocks of its own
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-c", START, module.stem, str(module), "-q", "--capture=sys", "-p", "no:cacheprovider", *arguments]
