@@ -38,7 +38,7 @@ def cluster_sums(answers: Sequence[Answer], value: Callable[[Answer], int]) -> t
 
 def _group_score(group: str, answers: Sequence[Answer]) -> GroupScore:
     estimate = exam_estimate(answers)
-    low, high = wilson_interval(estimate.mean, len(answers), estimate.standard_error)
+    low, high = wilson_interval(estimate.mean, len(answers), estimate.standard_error, estimate.num_clusters)
     return GroupScore(
         group=group,
         num_questions=len(answers),

@@ -62,11 +62,15 @@ def welch_reach(first: tuple[float, int], second: tuple[float, int], confidence:
 
 
 def wilson_interval(
-    proportion: float, num_trials: int, standard_error: float | None, confidence: float = CONFIDENCE
+    proportion: float, num_trials: int, standard_error: float | None, num_clusters: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Wilson's interval of a proportion; clustering shrinks the number of trials to the one that would give `standard_error`."""
-    trials: float = num_trials
+    """Wilson's interval of a proportion; clustering shrinks the number of trials to the one that would give `standard_error`.
+
+    Where all clusters are alike, that one is not known, and there are no more trials than clusters.
+    """
+    trials: float = num_trials if standard_error is None else min(num_trials, num_clusters)
     if standard_error:
+        trials = num_trials
         trials = min(trials, proportion * (1 - proportion) / standard_error**2)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = proportion + z**2 / (2 * trials)

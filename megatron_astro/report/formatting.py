@@ -26,7 +26,9 @@ def points(fraction: float) -> str:
 
 
 def points_interval(low: float | None, high: float | None) -> str:
-    """`+6.1 to +20.6`, or words where there is none."""
+    """`+6.1 to +20.6`, or words where there is none: documents that are all alike show no spread, which is not certainty."""
+    if low is not None and low == high:
+        return "not known, all documents alike"
     return "not known" if low is None or high is None else f"{points(low)} to {points(high)}"
 
 

@@ -99,17 +99,21 @@ def test_clustering_weakens_the_test():
 
 def test_wilson_interval_solves_its_equation():
     """Its ends are the p with |found - p| = z sqrt(p (1 - p) / n)."""
-    for end in wilson_interval(0.3, 40, None):
+    for end in wilson_interval(0.3, 40, None, 40):
         assert abs(0.3 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 40), rel=1e-6)
 
 
+def test_clusters_that_agree_are_no_more_trials_than_clusters():
+    assert wilson_interval(1.0, 100, 0.0, 2) == pytest.approx(wilson_interval(1.0, 2, None, 2))
+
+
 def test_wilson_interval_of_all_right_is_not_a_point_and_clusters_widen_it():
-    low, high = wilson_interval(1.0, 40, 0.0)
+    low, high = wilson_interval(1.0, 40, 0.0, 40)
     assert high == pytest.approx(1.0, abs=1e-12)
     assert 0.85 < low < 0.95
-    independent, clustered = wilson_interval(0.5, 100, 0.05), wilson_interval(0.5, 100, 0.10)
-    assert independent == pytest.approx(wilson_interval(0.5, 100, None))
-    assert clustered == pytest.approx(wilson_interval(0.5, 25, None))
+    independent, clustered = wilson_interval(0.5, 100, 0.05, 100), wilson_interval(0.5, 100, 0.10, 50)
+    assert independent == pytest.approx(wilson_interval(0.5, 100, None, 100))
+    assert clustered == pytest.approx(wilson_interval(0.5, 25, None, 25))
 
 
 def test_welch_is_students_for_equal_groups_and_the_single_groups_for_one_sided_error():

@@ -14,6 +14,7 @@ from megatron_astro.report import formatting
         (formatting.points(-0.0001), "0.0"),
         (formatting.points_interval(-0.1, 0.2), "\u221210.0 to +20.0"),
         (formatting.points_interval(None, None), "not known"),
+        (formatting.points_interval(0.0, 0.0), "not known, all documents alike"),
         (formatting.loss_interval(-0.31, -0.18), "\u22120.310 to \u22120.180"),
         (formatting.loss_interval(None, None), "not known"),
         (formatting.duration(8.44), "8.4 s"),
