@@ -23,7 +23,7 @@ import msgspec
 
 from megatron_astro.corpus.arxiv import build_metadata_index
 from megatron_astro.corpus.documents import Outcome, Reading
-from megatron_astro.corpus.papers import list_papers
+from megatron_astro.corpus.papers import Paper, list_papers
 from megatron_astro.corpus.tables import DocumentWriter, open_writer
 from megatron_astro.corpus.workers import Batch, Bounds, Work, run_batches
 from megatron_astro.corpus_records import CorpusRecord, Reject
@@ -128,6 +128,13 @@ def _with_index(build: Build) -> Reading:
     return replace(build.reading, index=str(index))
 
 
+def _line_of(paper: Paper) -> bytes:
+    try:
+        return msgspec.json.encode(paper) + b"\n"
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name of {paper.source!a} is not UTF-8; rename that file") from error
+
+
 def _plan(build: Build) -> Iterator[Batch]:
     """Write the plan and yield its batches; a plan already there must be the same."""
     digest, earlier = hashlib.sha256(), build.parts / "plan.jsonl"
@@ -135,7 +142,7 @@ def _plan(build: Build) -> Iterator[Batch]:
     number = place = start = count = 0
     with atomic_file(build.parts / "plan.new") as partial, partial.open("wb") as stream:
         for paper in list_papers(list(build.inputs)):
-            line = msgspec.json.encode(paper) + b"\n"
+            line = _line_of(paper)
             digest.update(line)
             stream.write(line)
             place, count = place + len(line), count + 1

@@ -1,7 +1,7 @@
 """The plan of a cleaning: what it reads, cut into shards, and where its pieces lie; kept in the work folder so that a rerun goes on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,13 @@ class CleaningPlan:
         return Path(self.output) / REPORT_NAME
 
 
+def _of_corpus(files: Sequence[Path], shard_bytes: int) -> list[Shard]:
+    shards = cut_shards(files, "corpus", shard_bytes)
+    if not shards:
+        raise DataError(f"{', '.join(map(str, files))}: there is nothing in it; name files that hold documents")
+    return shards
+
+
 def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> tuple[CleaningPlan, list[Question]]:
     """Plan a cleaning, or find the plan of the same cleaning in the output folder; its questions are read on the way.
 
@@ -69,7 +76,7 @@ def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> t
         digest=_digest(files, rules, [*inputs, *replay_inputs], shard_bytes), output=str(files.output.resolve()),
         inputs=tuple(map(str, inputs)), replay_inputs=tuple(map(str, replay_inputs)), exams=tuple(map(str, files.exams)),
         num_questions=len(questions), exam_papers=source_papers(questions, _listed_papers(files.exam_papers)),
-        shards=(*cut_shards(inputs, "corpus", shard_bytes), *cut_shards(replay_inputs, "replay", shard_bytes)),
+        shards=(*_of_corpus(inputs, shard_bytes), *cut_shards(replay_inputs, "replay", shard_bytes)),
         provenance=current_provenance(),
     )  # fmt: skip
     return _settle(plan, rules), questions

@@ -120,6 +120,14 @@ def test_no_papers_is_an_error(tmp_path):
         build_corpus(make(tmp_path / "empty", tmp_path / "out"))
 
 
+def test_a_name_that_is_not_utf8_is_said(tmp_path):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    Path(os.fsdecode(bytes(folder / "n") + b"\xffme.tex")).write_text("x")
+    with pytest.raises(ConfigError, match=r"n\\udcffme.tex' is not UTF-8; rename that file"):
+        build_corpus(make(folder, tmp_path / "out"))
+
+
 def test_bulk_archives_and_time_slices(tmp_path, make_tar, make_gz, source):
     members = {f"0704/0704.{i:04}.gz": make_gz(source(f"star{i}")) for i in range(3)}
     members["0704/0704.0003.gz"] = make_tar({"ms.tex": source("galaxy")})

@@ -34,8 +34,10 @@ def test_cleans_with_a_preset_and_says_what_is_left(tmp_path):
 
 def test_bad_input_is_one_line_and_status_2(tmp_path):
     corpus = write(tmp_path / "a.jsonl", TEXT)
+    (tmp_path / "empty.jsonl").touch()
     for arguments, text in (
         ((tmp_path / "none.jsonl",), "does not exist"),
+        ((tmp_path / "empty.jsonl",), "there is nothing in it"),
         ((corpus, "--skip", "colour"), "skip names 'colour', which is no step and no rule"),
         ((corpus, "--workers", "-1"), "workers 0 or more"),
         ((corpus, "--exams", tmp_path / "none.csv"), "cannot read"),
