@@ -48,7 +48,7 @@ def test_no_environment_no_globals_no_broad_except(path):
             assert caught not in {"", "Exception", "BaseException"}
 
 
-@named([path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"])
+@named(sorted(path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"))
 def test_every_stage_has_its_page(path):
     assert ast.get_docstring(ast.parse((path / "__init__.py").read_text())), f"{path.name}/__init__.py has no docstring"
 
