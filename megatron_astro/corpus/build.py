@@ -93,6 +93,8 @@ def build_corpus(build: Build) -> CorpusRecord:
 def _check(build: Build) -> None:
     if (build.output / "report.json").exists():
         raise ConfigError(f"{build.output} holds a finished corpus; name another output or remove it first")
+    if build.output.is_dir() and any(build.output.iterdir()) and not (build.parts / "lock").exists():
+        raise ConfigError(f"{build.output} holds other files, which would be overwritten or removed; name another output")
     if build.reading.selection == "custom" and not build.reading.patterns:
         raise ConfigError("the selection custom needs patterns of section headings; give --sections, such as --sections method")
     for pattern in build.reading.patterns:

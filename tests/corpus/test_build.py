@@ -120,6 +120,16 @@ def test_no_papers_is_an_error(tmp_path):
         build_corpus(make(tmp_path / "empty", tmp_path / "out"))
 
 
+def test_files_of_others_are_left_alone(tmp_path, source):
+    (tmp_path / "ms.tex").write_bytes(source())
+    thesis = tmp_path / "out/parts/thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("mine")
+    with pytest.raises(ConfigError, match="out holds other files, which would be overwritten or removed"):
+        build_corpus(make(tmp_path / "ms.tex", tmp_path / "out"))
+    assert thesis.read_text() == "mine"
+
+
 def test_a_name_that_is_not_utf8_is_said(tmp_path):
     folder = tmp_path / "papers"
     folder.mkdir()
