@@ -17,7 +17,7 @@ SOURCES := requirements.lock pyproject.toml setup.py $(shell find csrc -name '*.
 
 help:
 	@echo "make demo     the whole workflow on a small real LLaMA (about 10 minutes on 2 cores, after set-up)"
-	@echo "make test     the tests (about 10 minutes on 2 cores)"
+	@echo "make test     the tests (about 11 minutes on 2 cores)"
 	@echo "make test-slow the tests left out there"
 	@echo "make test-gpu  the tests that need an NVIDIA GPU"
 	@echo "make checks   style, types, layering"
@@ -41,12 +41,12 @@ demo: $(READY)
 	@$(VENV)/bin/python examples/tiny_cpu/demo.py
 
 test: $(READY)
-	@echo "tests: about 10 minutes on 2 cores; the percentage is of the number of tests"
+	@echo "tests: about 11 minutes on 2 cores; the percentage is of the number of tests"
 	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "not slow and not gpu" $(IN_PARALLEL)
 
 test-slow: $(READY)
 	@$(PIP) install --quiet --no-deps mergekit==0.1.5 # its formulas are compared with; what it depends on is not needed
-	@echo "slow tests: sanitizers, wide matrices, long drills (about 20 minutes on 2 cores)"
+	@echo "slow tests: sanitizers, wide matrices, long drills"
 	@$(WITHOUT_GPU) $(VENV)/bin/python -m pytest -m "slow and not gpu" $(IN_PARALLEL)
 
 test-gpu: $(READY)

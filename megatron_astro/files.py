@@ -32,10 +32,11 @@ def held_folder(folder: Path, instead: str) -> Iterator[None]:
     """Hold a folder for this process alone, a kill releases it; ConfigError, with what to name `instead`, where another process does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{folder} is being written by another process; wait for it, or name another {instead}") from error
         yield
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder} is being written by another process; wait for it, or name another {instead}") from error
     finally:
         os.close(descriptor)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Role = Literal["corpus", "replay"]
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+DOCUMENTS_NAMES = ("documents.jsonl", "documents.parquet")
+BESIDE_DOCUMENTS = ("rejects.jsonl", "report.md")  # of a built and of a cleaned corpus
 REPLAY_TOPIC = "replay"
 
 
@@ -39,7 +41,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path} does not exist; name a file of documents ({', '.join(ENDINGS)}) or a folder of such files")
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(ENDINGS))
+            below = _files_below(path)
             if not below:
                 raise DataError(f"the folder {path} holds no file of documents; their names end with {', '.join(ENDINGS)}")
             files += below
@@ -51,6 +53,18 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
         repeated = next(file for number, file in enumerate(files) if file.resolve() in map(Path.resolve, files[:number]))
         raise DataError(f"{repeated} is named twice; name every file of documents once")
     return files
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Files of documents below a folder; of a corpus that was built or cleaned here, its documents alone, not what was left out."""
+    corpora = [
+        path.parent for path in folder.rglob("report.json") if any((path.parent / name).exists() for name in BESIDE_DOCUMENTS)
+    ]
+
+    def is_wanted(file: Path) -> bool:
+        return all(file.parent == corpus and file.name in DOCUMENTS_NAMES for corpus in corpora if file.is_relative_to(corpus))
+
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(ENDINGS) and is_wanted(file))
 
 
 def cut_shards(files: Iterable[Path], role: Role, shard_bytes: int) -> list[Shard]:

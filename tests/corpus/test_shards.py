@@ -84,3 +84,15 @@ def test_names_that_lead_to_no_documents_are_named(tmp_path, write_documents):
     ):
         with pytest.raises(DataError, match=text):
             find_files(paths)
+
+
+def test_a_built_corpus_is_its_documents(tmp_path, write_documents):
+    """As the README has it: build_corpus, then clean_corpus on its folder, papers that gave no document or not."""
+    built = tmp_path / "all/built"
+    (built / "removed").mkdir(parents=True)
+    documents = write_documents(built / "documents.jsonl", [DOCUMENT])
+    for name in ("rejects.jsonl", "report.json", "removed/short.jsonl"):
+        (built / name).write_text("{}\n")
+    other = write_documents(tmp_path / "all/other.jsonl", [DOCUMENT])
+    assert find_files([built]) == [documents]
+    assert find_files([tmp_path / "all"]) == [documents, other]
