@@ -1,4 +1,5 @@
-// A row is read in blocks that stay in the first-level cache: for each, its maximum, then the sum of exponentials against the largest so far.
+// A row is read in blocks that stay in the first-level cache: for each, its maximum, then the sum of exponentials against the largest so far,
+// while the next block comes from memory.
 #include "cross_entropy.h"
 
 #include "functions.h"
@@ -12,18 +13,34 @@ constexpr int64_t BLOCK = 4096;
 template <typename T>
 inline float block_maximum(const T* logits, int64_t size) {
   Floats most[4] = {all(-INFINITE), all(-INFINITE), all(-INFINITE), all(-INFINITE)};
-  for_each_vector(size, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
-    most[slot] = maximum(most[slot], load(logits + i, count, -INFINITE));
-  });
+  for_each_two(
+      size,
+      [&](int64_t i, int slot) __attribute__((always_inline)) {
+        const Two x = load_two(logits + i);
+        most[slot] = maximum(most[slot], x.first);
+        most[slot + 1] = maximum(most[slot + 1], x.second);
+      },
+      [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
+        most[slot] = maximum(most[slot], load(logits + i, count, -INFINITE));
+      });
   return largest(maximum(maximum(most[0], most[1]), maximum(most[2], most[3])));
 }
 
 template <typename T>
 inline double block_sum(const T* logits, int64_t size, float shift) {
   Floats sums[4] = {};
-  for_each_vector(size, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
-    sums[slot] += exponential(load(logits + i, count, -INFINITE) - shift);
-  });
+  for_each_two(
+      size,
+      [&](int64_t i, int slot) __attribute__((always_inline)) {
+        __builtin_prefetch(logits + i + BLOCK);
+        if (sizeof(T) == 4) __builtin_prefetch(logits + i + LANES + BLOCK);
+        const Two x = load_two(logits + i);
+        sums[slot] += exponential(x.first - shift);
+        sums[slot + 1] += exponential(x.second - shift);
+      },
+      [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
+        sums[slot] += exponential(load(logits + i, count, -INFINITE) - shift);
+      });
   return wide_sum(sums);
 }
 
@@ -71,9 +88,15 @@ void gradient(const CrossEntropyGradient& a) {
     const int64_t label = a.labels[row] - a.first_label;
     const bool ours = 0 <= label && label < a.columns;
     const Floats at_label = all(ours ? exponential(element(logits, label) - most) * scale - grad : 0.0f);
-    for_each_vector(a.columns, [&](int64_t i, int count, int) __attribute__((always_inline)) {
-      store(logits + i, exponential(load(logits + i, count, -INFINITE) - most) * scale, count);
-    });
+    for_each_two(
+        a.columns,
+        [&](int64_t i, int) __attribute__((always_inline)) {
+          const Two x = load_two(logits + i);
+          store_two<false>(logits + i, {exponential(x.first - most) * scale, exponential(x.second - most) * scale});
+        },
+        [&](int64_t i, int count, int) __attribute__((always_inline)) {
+          store(logits + i, exponential(load(logits + i, count, -INFINITE) - most) * scale, count);
+        });
     if (ours) store(logits + label, at_label, 1);
   }
 }

@@ -130,6 +130,12 @@ inline Words rounded(Floats values) {
   return bits + 0x7fff + ((bits >> 16) & 1);
 }
 
+// What a number becomes when it is stored in T and loaded again, as store_two rounds it.
+template <typename T>
+inline Floats as_stored(Floats values) {
+  return sizeof(T) == 4 ? values : (Floats)(rounded(values) & 0xffff0000);
+}
+
 // Past the caches, at an address that is a multiple of the vector's size: the line need not be read first.
 template <bool STREAMED>
 inline void put(float* to, Floats values) {
@@ -209,6 +215,17 @@ inline __attribute__((always_inline)) void for_each_vector(int64_t size, Body bo
   }
   for (; index + LANES <= size; index += LANES) body(index, LANES, 0);
   if (index < size) body(index, static_cast<int>(size - index), 1);
+}
+
+// Call pairs(index, slot) for every 2 * LANES of [0, size), slot 0 or 2 in turn, and rest(index, count, slot) for what is left, count at most LANES.
+template <typename Pairs, typename Rest>
+inline __attribute__((always_inline)) void for_each_two(int64_t size, Pairs pairs, Rest rest) {
+  int64_t index = 0;
+  for (; index + 4 * LANES <= size; index += 4 * LANES) {
+    pairs(index, 0);
+    pairs(index + 2 * LANES, 2);
+  }
+  for_each_vector(size - index, [&](int64_t i, int count, int slot) __attribute__((always_inline)) { rest(index + i, count, slot); });
 }
 
 inline Floats total(const Floats (&parts)[4]) { return (parts[0] + parts[1]) + (parts[2] + parts[3]); }
