@@ -32,8 +32,7 @@ inline double block_sum(const T* logits, int64_t size, float shift) {
   for_each_two(
       size,
       [&](int64_t i, int slot) __attribute__((always_inline)) {
-        __builtin_prefetch(logits + i + BLOCK);
-        if (sizeof(T) == 4) __builtin_prefetch(logits + i + LANES + BLOCK);
+        prefetch_two(logits + i + BLOCK);
         const Two x = load_two(logits + i);
         sums[slot] += exponential(x.first - shift);
         sums[slot + 1] += exponential(x.second - shift);

@@ -51,9 +51,11 @@ inline void normalise(const T* hidden, const T* residual, const T* weight, float
   for_each_two(
       columns,
       [&](int64_t i, int) __attribute__((always_inline)) {
+        prefetch_two(hidden + columns + i);
         Two x = load_two(hidden + i);
         const Two w = load_two(weight + i);
         if (residual != nullptr) {
+          prefetch_two(residual + columns + i);
           const Two y = load_two(residual + i);
           x = {as_stored<T>(x.first + y.first), as_stored<T>(x.second + y.second)};
         }
@@ -87,7 +89,7 @@ void forward(const RmsNormForward& a) {
 }
 
 // The gradient of a row, from the mean of its products with the weight.
-template <typename T, bool STREAMED>
+template <int ROWS, typename T, bool STREAMED>
 inline void finish_row(const RmsNormBackward& a, int64_t row, float mean) {
   const int64_t first = row * a.columns;
   const T *hidden = static_cast<const T*>(a.hidden) + first, *grad_output = static_cast<const T*>(a.grad_output) + first;
@@ -100,9 +102,12 @@ inline void finish_row(const RmsNormBackward& a, int64_t row, float mean) {
   for_each_two(
       a.columns,
       [&](int64_t i, int) __attribute__((always_inline)) {
+        prefetch_two(grad_output + ROWS * a.columns + i);
+        prefetch_two(hidden + ROWS * a.columns + i);
         const Two grad = load_two(grad_output + i), x = load_two(hidden + i), w = load_two(weight + i);
         Two result{gradient(grad.first, x.first, w.first), gradient(grad.second, x.second, w.second)};
         if (grad_sum != nullptr) {
+          prefetch_two(grad_sum + a.columns + i);
           const Two more = load_two(grad_sum + i);
           result = {result.first + more.first, result.second + more.second};
         }
@@ -154,7 +159,7 @@ inline void backward_rows(const RmsNormBackward& a, int64_t row, float* partial)
       });
   for (int r = 0; r < ROWS; ++r) {
     const float mean = sum(products[r]) / static_cast<float>(columns);
-    finish_row<T, STREAMED>(a, row + r, mean);
+    finish_row<ROWS, T, STREAMED>(a, row + r, mean);
   }
 }
 
