@@ -60,6 +60,8 @@ class Outcome(msgspec.Struct, omit_defaults=True):
 
 def read_paper(paper: Paper, reading: Reading) -> Outcome:
     """Read one paper and choose from it."""
+    if paper.kind == "refused":
+        return _rejected(paper, paper.rule, paper.reason)
     try:
         document, num_missing = (_line_document(paper, reading), 0) if paper.kind == "line" else _paper_document(paper, reading)
         return Outcome(document=_require_wanted(document, reading), num_missing_files=num_missing)
