@@ -1,7 +1,8 @@
 """Papers read by processes that a paper can kill: over its time, its memory or a crash of the reader, it becomes a reject.
 
 A batch of papers has a journal, `NUMBER.partial`, of one outcome a line, renamed to `NUMBER.jsonl` when it is whole. A worker that dies
-leaves the paper it was at without a line: that is the one at fault.
+leaves the paper it was at without a line. A paper at which two workers died is at fault; the first death may have other causes, such as
+a machine that slept or another program's hunger for memory. What goes wrong with the journals is no paper's fault and ends the work.
 """
 
 import fcntl
@@ -25,6 +26,8 @@ from megatron_astro.corpus.papers import Paper
 from megatron_astro.corpus_records import Reject
 from megatron_astro.errors import DataError
 from megatron_astro.files import fsync_path
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what a person or a scheduler sends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +82,21 @@ class _Worker:
 
 def run_batches(batches: Sequence[Batch], work: Work, num_workers: int) -> Iterator[Batch]:
     """Read the batches, in any order; yield each when its outcomes are on the disk."""
-    waiting = deque(batches)
+    waiting, suspects = deque(batches), set[tuple[int, int]]()
     workers = [_start(work) for _ in range(min(num_workers, len(waiting)))]
     try:
         while workers:
             for ready in connection.wait([worker.pipe for worker in workers]):
                 worker = next(worker for worker in workers if worker.pipe is ready)
                 try:
-                    worker.pipe.recv()
+                    failure = worker.pipe.recv()
                 except (EOFError, OSError):
-                    workers[workers.index(worker)] = _after_death(worker, work, waiting)
+                    workers[workers.index(worker)] = _after_death(worker, work, waiting, suspects)
                     continue
+                if failure:
+                    raise DataError(
+                        f"cannot write below {work.folder}: {failure}; mend that, then give the same command again to go on"
+                    )
                 worker.ready = True
                 if worker.batch:
                     yield worker.batch
@@ -120,27 +127,33 @@ def _hand_out(worker: _Worker, waiting: deque[Batch], workers: list[_Worker]) ->
         workers.remove(worker)
 
 
-def _after_death(worker: _Worker, work: Work, waiting: deque[Batch]) -> _Worker:
-    """Blame the paper the worker was at, put its batch back, and start another worker."""
+def _after_death(worker: _Worker, work: Work, waiting: deque[Batch], suspects: set[tuple[int, int]]) -> _Worker:
+    """Suspect the paper the worker was at, or blame it the second time; put its batch back, and start another worker."""
     worker.process.join()
+    status = worker.process.exitcode or 0
     if not worker.ready:
-        raise DataError(f"a worker ended with status {worker.process.exitcode} before it read a paper; see the lines above")
+        raise DataError(f"a worker ended with status {status} before it read a paper; see the lines above")
+    if -status in STOPS:
+        raise DataError(f"a worker was stopped by {signal.Signals(-status).name}; give the same command again to go on")
     if worker.batch and not worker.batch.finished(work.folder).exists():
-        _blame(worker.batch, work, worker.process.exitcode or 0)
+        _blame(worker.batch, work, status, suspects)
     if worker.batch:
         waiting.appendleft(worker.batch)
     return _start(work)
 
 
-def _blame(batch: Batch, work: Work, status: int) -> None:
+def _blame(batch: Batch, work: Work, status: int, suspects: set[tuple[int, int]]) -> None:
     papers = batch.papers(work.plan)
     with _open_journal(batch.journal(work.folder)) as stream:
         num_done = _complete_lines(stream)
         if num_done >= len(papers):
             return
+        if (batch.number, num_done) not in suspects:
+            suspects.add((batch.number, num_done))
+            return
         paper = papers[num_done]
         if status == -signal.SIGALRM:
-            rule, reason = "time", f"it took more than {work.bounds.seconds:g} s to read; leave it out or give it more"
+            rule, reason = "time", f"it took more than {work.bounds.seconds:g} s to read, twice; leave it out or give it more"
         elif status == -signal.SIGKILL:
             rule, reason = "memory", "the system killed the reader at it, as it does for want of memory; leave it out"
         else:
@@ -159,8 +172,12 @@ def _worker_main(pipe: connection.Connection, work: Work) -> None:
     pipe.send(None)
     try:
         while (batch := pipe.recv()) is not None:
-            _read_batch(batch, work, parent)
-            pipe.send(batch.number)
+            try:
+                _read_batch(batch, work, parent)
+            except OSError as error:  # those of reading a paper have become its reject
+                pipe.send(str(error))
+                return
+            pipe.send(None)
     except (EOFError, BrokenPipeError):
         sys.exit(0)  # the parent is gone; what is done is in the journal
 

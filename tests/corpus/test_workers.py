@@ -1,11 +1,18 @@
 """What one paper may do to the process that reads it, and what becomes of the others."""
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
+import psutil
 import pytest
 
 from megatron_astro.corpus.documents import Reading
 from megatron_astro.corpus.papers import Paper
 from megatron_astro.corpus.workers import Batch, Bounds, Outcome, Work, run_batches
+from megatron_astro.errors import DataError
 
 PAPER = rb"\documentclass{article}\begin{document}\begin{abstract}A.\end{abstract}\end{document}"
 
@@ -18,7 +25,10 @@ def read(tmp_path):
         papers = []
         for number, content in enumerate(contents):
             path = tmp_path / f"p{number}.tex"
-            path.write_bytes(content)
+            if content is None:
+                os.mkfifo(path)  # a reader stops at it
+            else:
+                path.write_bytes(content)
             papers.append(Paper(name=f"p{number}", kind="latex", path=str(path)))
         plan = tmp_path / "plan.jsonl"
         plan.write_bytes(b"".join(msgspec.json.encode(paper) + b"\n" for paper in papers))
@@ -47,3 +57,37 @@ def test_a_paper_over_its_memory_is_rejected_and_the_others_read(read):
 def test_a_bomb_is_rejected_by_its_work(read):
     bomb = PAPER.replace(b"A.", rb"\newcommand{\b}{\b\b}\b")
     assert read(bomb, PAPER) == ["unreadable", "A."]
+
+
+def end_the_reader(path, number):
+    """When the worker waits at a pipe, put a paper in its place and send the worker a signal."""
+    journal = path.with_name("00000000.partial")
+    while not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.01)
+    time.sleep(0.3)  # after the first paper's line the worker opens the pipe, which nobody writes to
+    path.with_suffix(".new").write_bytes(PAPER)
+    path.with_suffix(".new").replace(path)
+    (worker,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    worker.send_signal(number)
+
+
+def test_a_worker_killed_once_blames_nobody(read, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(end_the_reader, tmp_path / "p1.tex", signal.SIGKILL)
+        assert read(PAPER, None, PAPER) == ["A.", "A.", "A."]
+        ended.result()
+
+
+def test_a_stopped_worker_ends_the_work(read, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(end_the_reader, tmp_path / "p1.tex", signal.SIGTERM)
+        with pytest.raises(DataError, match="stopped by SIGTERM; give the same command again to go on"):
+            read(PAPER, None, PAPER)
+        ended.result()
+    assert len((tmp_path / "00000000.partial").read_bytes().splitlines()) == 1
+
+
+def test_a_journal_that_cannot_be_written_is_no_papers_fault(read, tmp_path):
+    (tmp_path / "00000000.partial").mkdir()
+    with pytest.raises(DataError, match=r"cannot write below .*Is a directory.*; mend that"):
+        read(PAPER)
