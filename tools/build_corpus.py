@@ -13,7 +13,7 @@ class Options:
     """Read papers (LaTeX, Markdown, text, arXiv's archives and metadata, JSONL) into OUTPUT/documents.jsonl; rejects.jsonl says why not."""
 
     inputs: Annotated[tuple[Path, ...], Positional]
-    """Files and folders; a folder with a LaTeX main file is one paper, in others each file and subfolder is looked at."""
+    """Files and folders; a folder with a LaTeX main file is one paper, in others (and collections) each file and subfolder is looked at."""
     output: Path
     """Folder to write; a build that was killed goes on with the same command."""
     selection: Literal["full", "abstract", "aic", "custom"] = "aic"
@@ -33,14 +33,15 @@ class Options:
     workers: int | None = None
     """Processes that read; none: one a core."""
     seconds_a_paper: float = 60.0
-    """Time one paper may take before it is rejected."""
+    """Time one paper may take, tried twice, before it is rejected."""
     memory_a_paper: int = 2048
     """Memory one paper may take before it is rejected, MiB."""
 
 
 def build(options: Options) -> str:
     """Build the corpus and say what came of it."""
-    from megatron_astro.corpus.build import Build, build_corpus, usable_cores
+    from megatron_astro.corpus.build import build_corpus, usable_cores
+    from megatron_astro.corpus.build_plan import Build
     from megatron_astro.corpus.documents import Reading
     from megatron_astro.corpus.workers import Bounds
 
@@ -48,11 +49,10 @@ def build(options: Options) -> str:
         selection=options.selection, patterns=options.sections, citations=options.citations, before=options.before,
         categories=options.categories, metadata=str(options.metadata or ""),
     )  # fmt: skip
-    bounds = Bounds(seconds=options.seconds_a_paper, memory_bytes=options.memory_a_paper * 2**20)
     done = build_corpus(Build(
-        inputs=options.inputs, output=options.output, reading=reading, format=options.format, bounds=bounds,
-        num_workers=options.workers or usable_cores(),
-    ))  # fmt: skip
+        inputs=options.inputs, output=options.output, reading=reading, format=options.format,
+        bounds=Bounds(seconds=options.seconds_a_paper, memory_bytes=options.memory_a_paper * 2**20),
+        num_workers=usable_cores() if options.workers is None else options.workers))  # fmt: skip
     return f"Wrote {options.output}/documents.{options.format}: {done.summary()}"
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -99,4 +100,4 @@ class _PaperFiles:
         self.num_bytes += len(content)
         if self.num_bytes > MAX_PAPER_BYTES or len(self.contents) >= MAX_MEMBERS:
             raise DataError(f"it has more than {MAX_MEMBERS} text files or {MAX_PAPER_BYTES} bytes of text; leave it out")
-        self.contents[path] = content
+        self.contents[os.fsencode(path).decode(errors="backslashreplace")] = content  # a name need not be UTF-8

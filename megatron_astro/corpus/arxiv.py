@@ -78,12 +78,14 @@ def categories_of_id(identifier: str) -> tuple[str, ...]:
 
 
 def parse_date(text: str) -> str:
-    """An ISO 8601 date, cut to the day; empty if it is none. A month (YYYY-MM) stays one."""
-    day = text.strip()[:10]
+    """An ISO 8601 date, cut to the day; empty if it is none. A month (YYYY-MM) or a year stays one."""
+    found = re.fullmatch(r"(\d{4}-\d{2}-\d{2})(?:[T ].*)?|\d{4}-(?:0[1-9]|1[0-2])|\d{4}", text.strip())
+    if not found:
+        return ""
     try:
-        return date.fromisoformat(day).isoformat()
+        return date.fromisoformat(found[1]).isoformat() if found[1] else found[0]
     except ValueError:
-        return day if re.fullmatch(r"\d{4}-(?:0[1-9]|1[0-2])", day) else ""
+        return ""
 
 
 def build_metadata_index(metadata: Path, index: Path) -> None:
@@ -105,7 +107,12 @@ def find_metadata(metadata: Path, index: Path, identifier: str) -> Metadata | No
         return None
     with metadata.open("rb") as stream:
         stream.seek(row[0])
-        return decode_metadata(stream.readline(), str(metadata))
+        found = decode_metadata(stream.readline(), str(metadata))
+    if found.id != identifier:
+        raise DataError(
+            f"{metadata} has changed since its ids were listed: {found.id!r} stands where {identifier!r} stood; build anew"
+        )
+    return found
 
 
 def decode_metadata(line: bytes, where: str) -> Metadata:

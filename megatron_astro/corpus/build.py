@@ -7,52 +7,33 @@ same command started again goes on from there; another one is refused.
 """
 
 import fcntl
-import hashlib
 import logging
 import os
-import re
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
 import msgspec
 
-from megatron_astro.corpus.arxiv import build_metadata_index
-from megatron_astro.corpus.documents import Outcome, Reading
-from megatron_astro.corpus.papers import Paper, list_papers
+from megatron_astro.corpus.build_plan import PAPERS_A_BATCH, Build, check_build, claim_parts, plan_batches, with_index
+from megatron_astro.corpus.documents import Outcome
 from megatron_astro.corpus.tables import DocumentWriter, open_writer
-from megatron_astro.corpus.workers import Batch, Bounds, Work, run_batches
+from megatron_astro.corpus.workers import Batch, Work, run_batches
 from megatron_astro.corpus_records import CorpusRecord, Reject
 from megatron_astro.errors import ConfigError
-from megatron_astro.files import atomic_file, make_folder, write_atomic
+from megatron_astro.files import atomic_file, make_folder
 from megatron_astro.progress import track
 from megatron_astro.provenance import current_provenance, file_sha256
 from megatron_astro.records import write_record
 
-PAPERS_A_BATCH = 64
+Read = TypeVar("Read")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """What to build, of what, where."""
-
-    inputs: tuple[Path, ...]
-    output: Path
-    reading: Reading
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    bounds: Bounds
-    num_workers: int
-
-    @property
-    def parts(self) -> Path:
-        """The folder of unfinished work."""
-        return self.output / "parts"
 
 
 @dataclass
@@ -74,12 +55,12 @@ def build_corpus(build: Build) -> CorpusRecord:
     ConfigError
         An option or input cannot be used, the output exists, or another command's unfinished work lies there.
     """
-    _check(build)
+    check_build(build)
     make_folder(build.parts)
     with _locked(build.parts / "lock"):
-        reading = _with_index(build)
-        batches = list(_plan(build))
-        _claim(build)
+        reading = with_index(build)
+        batches = list(plan_batches(build))
+        claim_parts(build)
         work = Work(plan=build.parts / "plan.jsonl", folder=build.parts, reading=reading, bounds=build.bounds)
         left = [batch for batch in batches if not batch.finished(build.parts).exists()]
         done = run_batches(left, work, build.num_workers)
@@ -88,24 +69,6 @@ def build_corpus(build: Build) -> CorpusRecord:
         record = _gather(build, batches)
     shutil.rmtree(build.parts)
     return record
-
-
-def _check(build: Build) -> None:
-    if (build.output / "report.json").exists():
-        raise ConfigError(f"{build.output} holds a finished corpus; name another output or remove it first")
-    if build.output.is_dir() and any(build.output.iterdir()) and not (build.parts / "lock").exists():
-        raise ConfigError(f"{build.output} holds other files, which would be overwritten or removed; name another output")
-    if build.reading.selection == "custom" and not build.reading.patterns:
-        raise ConfigError("the selection custom needs patterns of section headings; give --sections, such as --sections method")
-    for pattern in build.reading.patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"--sections {pattern!r} is no regular expression: {error}; mend it") from error
-    if build.reading.before and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", build.reading.before):
-        raise ConfigError(f"--before {build.reading.before!r} is no date; give it as 2015-09-14")
-    if build.reading.metadata and not Path(build.reading.metadata).is_file():
-        raise ConfigError(f"--metadata {build.reading.metadata} does not exist; name arXiv's metadata snapshot (JSONL)")
 
 
 @contextmanager
@@ -118,59 +81,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _with_index(build: Build) -> Reading:
-    if not build.reading.metadata:
-        return build.reading
-    index = build.parts / "metadata.sqlite"
-    if not index.exists():
-        partial = index.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        build_metadata_index(Path(build.reading.metadata), partial)
-        partial.replace(index)
-    return replace(build.reading, index=str(index))
-
-
-def _line_of(paper: Paper) -> bytes:
-    try:
-        return msgspec.json.encode(paper) + b"\n"
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"the name of {paper.source!a} is not UTF-8; rename that file") from error
-
-
-def _plan(build: Build) -> Iterator[Batch]:
-    """Write the plan and yield its batches; a plan already there must be the same."""
-    digest, earlier = hashlib.sha256(), build.parts / "plan.jsonl"
-    before = file_sha256(earlier) if earlier.exists() else ""
-    number = place = start = count = 0
-    with atomic_file(build.parts / "plan.new") as partial, partial.open("wb") as stream:
-        for paper in list_papers(list(build.inputs)):
-            line = _line_of(paper)
-            digest.update(line)
-            stream.write(line)
-            place, count = place + len(line), count + 1
-            if count == PAPERS_A_BATCH:
-                yield Batch(number=number, place=start, num_papers=count)
-                number, start, count = number + 1, place, 0
-    if count:
-        yield Batch(number=number, place=start, num_papers=count)
-    if place == 0:
-        raise ConfigError(f"no papers in {', '.join(map(str, build.inputs))}; give LaTeX, Markdown, text, JSONL, .gz or .tar")
-    if before and before != digest.hexdigest():
-        raise ConfigError(f"the inputs have changed since {build.parts} was begun; remove that folder to start again")
-    (build.parts / "plan.new").replace(earlier)
-
-
-def _claim(build: Build) -> None:
-    """Write what the parts are made with; parts made otherwise are not mixed in."""
-    options = msgspec.json.encode([build.reading, build.format, build.bounds.seconds, build.bounds.memory_bytes])
-    path = build.parts / "options.json"
-    if path.exists() and path.read_bytes() != options:
-        raise ConfigError(f"{build.parts} was begun with other options; give the same ones or remove that folder")
-    write_atomic(path, options)
-
-
 def _gather(build: Build, batches: list[Batch]) -> CorpusRecord:
-    counts, seen = _Counts(), dict[str, str]()
+    counts, chosen = _Counts(), _choose(build, batches)
     documents = build.output / f"documents.{build.format}"
     with (
         atomic_file(documents) as partial,
@@ -178,8 +90,8 @@ def _gather(build: Build, batches: list[Batch]) -> CorpusRecord:
         open_writer(partial, build.format) as writer,
         rejected.open("wb") as rejects,
     ):
-        for outcome in _outcomes(build, batches):
-            reject = outcome.reject or _keep(outcome, seen, counts, writer)
+        for number, outcome in enumerate(_outcomes(build, batches, Outcome)):
+            reject = outcome.reject or _keep(number, outcome, chosen, counts, writer)
             if reject:
                 counts.rejects[reject.rule] += 1
                 rejects.write(msgspec.json.encode(reject) + b"\n")
@@ -188,22 +100,59 @@ def _gather(build: Build, batches: list[Batch]) -> CorpusRecord:
     return record
 
 
-def _outcomes(build: Build, batches: list[Batch]) -> Iterator[Outcome]:
-    decoder = msgspec.json.Decoder(Outcome)
+class _Identity(msgspec.Struct):
+    id: str
+    version: int
+    source: str
+
+
+class _Head(msgspec.Struct):
+    document: _Identity | None = None
+
+
+@dataclass
+class _Chosen:
+    """Which outcome stays of those with one id: the newest version, the first of equals; and of ids that came twice, its document."""
+
+    numbers: dict[str, int]
+    of_repeated: dict[str, _Identity]
+
+
+def _choose(build: Build, batches: list[Batch]) -> _Chosen:
+    versions, numbers, repeated = array("q"), dict[str, int](), set[str]()
+    for number, head in enumerate(_outcomes(build, batches, _Head)):
+        found = head.document
+        versions.append(found.version if found else 0)
+        if found and found.id in numbers:
+            repeated.add(found.id)
+        if found and (found.id not in numbers or found.version > versions[numbers[found.id]]):
+            numbers[found.id] = number
+    heads = enumerate(_outcomes(build, batches, _Head)) if repeated else ()
+    kept = (head.document for number, head in heads if head.document and numbers[head.document.id] == number)
+    return _Chosen(numbers, {found.id: found for found in kept if found.id in repeated})
+
+
+def _outcomes(build: Build, batches: list[Batch], kind: type[Read]) -> Iterator[Read]:
+    decoder = msgspec.json.Decoder(kind)
     for batch in batches:
         with batch.finished(build.parts).open("rb") as stream:
             yield from map(decoder.decode, stream)
 
 
-def _keep(outcome: Outcome, seen: dict[str, str], counts: _Counts, writer: DocumentWriter) -> Reject | None:
-    """Write a document, unless one of its id came before."""
+def _keep(number: int, outcome: Outcome, chosen: _Chosen, counts: _Counts, writer: DocumentWriter) -> Reject | None:
+    """Write a document, unless another of its id stays."""
     document = outcome.document
     if document is None:
         return None
-    if document.id in seen:
-        reason = f"{seen[document.id]} has the same id {document.id!r}; rename one or leave it out"
-        return Reject(paper=document.id, rule="same-id", reason=reason, source=document.source)
-    seen[document.id] = document.source
+    if chosen.numbers[document.id] != number:
+        stays = chosen.of_repeated[document.id]
+        rule, reason = "same-id", f"{stays.source} has the same id {document.id!r}; rename one or leave it out"
+        if document.version < stays.version:
+            rule, reason = (
+                "older-version",
+                f"version {document.version or 'unknown'}; {stays.source} is version {stays.version} and stays",
+            )
+        return Reject(paper=document.id, rule=rule, reason=reason, source=document.source)
     counts.documents += 1
     counts.missing_files += outcome.num_missing_files
     counts.incomplete += outcome.num_missing_files > 0

@@ -3,7 +3,7 @@
 import logging
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from megatron_astro.corpus.arxiv import (
     date_of_id,
     decode_metadata,
     find_metadata,
+    parse_date,
 )
 from megatron_astro.corpus.latex import Citations, PaperText, read_latex_paper
 from megatron_astro.corpus.markdown import read_markdown_paper, read_plain_text
@@ -78,7 +79,7 @@ def _rejected(paper: Paper, rule: str, reason: str) -> Outcome:
 
 
 def is_before(day: str, limit: str) -> bool:
-    """Whether a date is certainly earlier: of a month (YYYY-MM), its last day must be."""
+    """Whether an ISO 8601 date is certainly earlier: of a month (YYYY-MM) or a year, its last day must be."""
     return day < limit[: len(day)]
 
 
@@ -88,9 +89,12 @@ def in_categories(found: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
 
 
 def _require_wanted(document: Document, reading: Reading) -> Document:
-    if reading.before and not document.date:
+    day = parse_date(document.date)
+    if reading.before and document.date and not day:
+        raise RejectedError("no-date", f"its date {document.date!r} cannot be compared with --before; write it as 2015-09-14")
+    if reading.before and not day:
         raise RejectedError("no-date", "its date is not known and --before is given; give --metadata with its id")
-    if reading.before and not is_before(document.date, reading.before):
+    if reading.before and not is_before(day, reading.before):
         raise RejectedError("date", f"its date {document.date} is not before {reading.before}")
     if reading.categories and not document.categories:
         raise RejectedError("no-category", "its categories are not known and --categories are given; give --metadata with its id")
@@ -106,7 +110,8 @@ def _paper_document(paper: Paper, reading: Reading) -> tuple[Document, int]:
     found = _read(paper, reading.citations)
     for note in found.notes:
         logger.warning("%s: %s", paper.source, note)
-    identifier, version = arxiv_id(paper.name)
+    identifier, _ = arxiv_id(paper.name)
+    version = _version(paper)
     metadata = find_metadata(Path(reading.metadata), Path(reading.index), paper.name) if reading.metadata and identifier else None
     document = Document(
         id=paper.name,
@@ -116,12 +121,20 @@ def _paper_document(paper: Paper, reading: Reading) -> tuple[Document, int]:
         source=paper.source,
         licence=(metadata.license or "") if metadata else _licence(paper),
         categories=metadata.category_names() if metadata else categories_of_id(paper.name),
-        version=(len(metadata.versions) if metadata else 0) or version,
+        version=version
+        or (len(metadata.versions) if metadata else 0),  # a file without a version is the newest, as in arXiv's bulk source
     )
     raw = list(found.sections)
     if metadata and metadata.abstract and not any(section.part == "abstract" for section in raw):
         raw.insert(0, RawSection(heading="", text=_one_line(metadata.abstract), part="abstract"))
     return _with_sections(document, select(classify(raw), reading.selection, _compiled(reading))), len(found.missing_files)
+
+
+def _version(paper: Paper) -> int:
+    """The version that a file's or folder's name states behind the id; 0 if none."""
+    path = PurePosixPath(paper.member or paper.path)
+    found = (arxiv_id(name) for name in (path.name, f"{path.parent.name}/{path.name}"))  # astro-ph/9901001v2
+    return next((version for identifier, version in found if identifier), 0)
 
 
 def _read(paper: Paper, citations: Citations) -> PaperText:
@@ -140,7 +153,7 @@ def _read(paper: Paper, citations: Citations) -> PaperText:
 
 def _read_bytes(paper: Paper) -> bytes:
     path = Path(paper.path)
-    size = paper.num_bytes or path.stat().st_size
+    size = paper.num_bytes if paper.kind in ("member", "line") else path.stat().st_size
     if size > MAX_PAPER_BYTES:
         raise DataError(f"it has {size} bytes, more than {MAX_PAPER_BYTES}; leave it out")
     with path.open("rb") as stream:

@@ -45,7 +45,17 @@ def test_what_an_id_says():
 
 
 @pytest.mark.parametrize(
-    ("text", "date"), [("2015-09-14T01:02", "2015-09-14"), ("2015-09", "2015-09"), ("2015-13-01", ""), ("x", "")]
+    ("text", "date"),
+    [
+        ("2015-09-14T01:02", "2015-09-14"),
+        ("2015-09", "2015-09"),
+        ("2015", "2015"),
+        ("2015-13-01", ""),
+        ("2015-9-1", ""),
+        ("2015/09/14", ""),
+        ("14 September 2015", ""),
+        ("x", ""),
+    ],
 )
 def test_dates(text, date):
     assert parse_date(text) == date
@@ -64,6 +74,9 @@ def test_metadata_is_found_by_id(tmp_path):
     assert (found.first_date(), found.category_names(), len(found.versions)) == ("2007-04-02", ("astro-ph.GA", "gr-qc"), 2)
     assert find_metadata(metadata, tmp_path / "index", "astro-ph/9901001").first_date() == "1999-01-04"
     assert find_metadata(metadata, tmp_path / "index", "none") is None
+    metadata.write_text("\n".join(map(json.dumps, lines[::-1])) + "\n")
+    with pytest.raises(DataError, match=r"'astro-ph/9901001' stands where '0704.0001' stood"):
+        find_metadata(metadata, tmp_path / "index", "0704.0001")
 
 
 def test_bad_metadata_is_named(tmp_path):

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from megatron_astro.corpus.build import Build, build_corpus
+from megatron_astro.corpus.build import build_corpus
+from megatron_astro.corpus.build_plan import Build
 from megatron_astro.corpus.documents import Reading
 from megatron_astro.corpus.workers import Bounds
 from megatron_astro.corpus_records import CorpusRecord, Document, Reject
@@ -95,23 +95,36 @@ def test_changed_inputs_are_noticed(tmp_path, papers, monkeypatch):
     monkeypatch.setattr("megatron_astro.corpus.build._gather", lambda *_: (_ for _ in ()).throw(RuntimeError))
     with pytest.raises(RuntimeError):
         build_corpus(build)
-    (papers / "0704.0005.tex").unlink()
+    (papers / "0704.0005.tex").write_bytes((papers / "0704.0005.tex").read_bytes().replace(b"s", b"z"))  # as long as before
     with pytest.raises(ConfigError, match="the inputs have changed"):
         build_corpus(build)
 
 
 @pytest.mark.parametrize(
-    ("reading", "text"),
+    ("options", "text"),
     [
-        (Reading(selection="custom"), "needs patterns"),
-        (Reading(selection="custom", patterns=("(",)), "is no regular expression"),
-        (Reading(selection="aic", before="yesterday"), "is no date"),
-        (Reading(selection="aic", metadata="/nowhere/m.jsonl"), "does not exist"),
+        ({"reading": Reading(selection="custom")}, "needs patterns"),
+        ({"reading": Reading(selection="custom", patterns=("(",))}, "is no regular expression"),
+        ({"reading": Reading(selection="aic", before="yesterday")}, "is no date"),
+        ({"reading": Reading(selection="aic", metadata="/nowhere/m.jsonl")}, "does not exist"),
+        ({"reading": Reading(selection="aic", before="2015-02-30")}, "is no date"),
+        (
+            {"bounds": Bounds(seconds=float("nan"), memory_bytes=1)},
+            "nan s and 1 bytes a paper with 1 workers: give --seconds-a-paper",
+        ),
+        ({"bounds": Bounds(seconds=1, memory_bytes=-1)}, "-1 bytes"),
+        ({"num_workers": -2}, "-2 workers"),
     ],
 )
-def test_bad_options_are_named(tmp_path, papers, reading, text):
+def test_bad_options_are_named(tmp_path, papers, options, text):
     with pytest.raises(ConfigError, match=text):
-        build_corpus(replace(make(papers, tmp_path / "out"), reading=reading))
+        build_corpus(make(papers, tmp_path / "out", **options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_in_an_input_is_refused(papers):
+    with pytest.raises(ConfigError, match=r"lies in the input .* which would be read again"):
+        build_corpus(make(papers, papers / "out"))
 
 
 def test_no_papers_is_an_error(tmp_path):
@@ -130,12 +143,28 @@ def test_files_of_others_are_left_alone(tmp_path, source):
     assert thesis.read_text() == "mine"
 
 
-def test_a_name_that_is_not_utf8_is_said(tmp_path):
+def test_a_name_that_is_not_utf8_is_a_reject(tmp_path, source):
     folder = tmp_path / "papers"
     folder.mkdir()
-    Path(os.fsdecode(bytes(folder / "n") + b"\xffme.tex")).write_text("x")
-    with pytest.raises(ConfigError, match=r"n\\udcffme.tex' is not UTF-8; rename that file"):
-        build_corpus(make(folder, tmp_path / "out"))
+    (folder / "star").mkdir()
+    for name in (b"star/ms.tex", b"star/n\xffme.tex", b"n\xffme.txt"):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(source() if b"ms" in name else b"x")
+    assert build_corpus(make(folder, tmp_path / "out")).num_documents == 1
+    (reject,) = read_lines(tmp_path / "out" / "rejects.jsonl", Reject)
+    assert (reject.paper, reject.reason) == (f"{folder}/n\\xffme.txt", "its name is not UTF-8; rename that file")
+
+
+def test_the_newest_version_of_a_paper_stays(tmp_path, source):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    for number, name in enumerate(("0704.0001v1", "0704.0001v3", "0704.0001v2", "0704.0002")):
+        (folder / f"{name}.tex").write_bytes(source(f"star{number}"))
+    record = build_corpus(make(folder, tmp_path / "out"))
+    kept = [(document.id, document.version) for document in read_lines(tmp_path / "out" / "documents.jsonl", Document)]
+    assert kept == [("0704.0001", 3), ("0704.0002", 0)]
+    assert record.rejects == {"older-version": 2}
+    reasons = [reject.reason for reject in read_lines(tmp_path / "out" / "rejects.jsonl", Reject)]
+    assert reasons == [f"version {number}; {folder}/0704.0001v3.tex is version 3 and stays" for number in (1, 2)]
 
 
 def test_bulk_archives_and_time_slices(tmp_path, make_tar, make_gz, source):

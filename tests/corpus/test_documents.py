@@ -38,7 +38,8 @@ def test_a_latex_paper(latex):
 @pytest.mark.parametrize(
     ("day", "limit", "before"),
     [("2015-09-13", "2015-09-14", True), ("2015-09-14", "2015-09-14", False), ("2015-08", "2015-09-14", True),
-     ("2015-09", "2015-09-30", False), ("1999-01", "2015-09-14", True)],
+     ("2015-09", "2015-09-30", False), ("1999-01", "2015-09-14", True),
+     ("2015", "2015-12-31", False), ("2014", "2015-01-01", True)],
 )  # fmt: skip
 def test_dates_are_compared_with_care(day, limit, before):
     assert is_before(day, limit) is before
@@ -113,3 +114,26 @@ def test_a_paper_that_cannot_be_read_is_a_reject(latex, tmp_path):
     found = read(path)
     assert (found.rule, found.paper) == ("unreadable", "a")
     assert "no file holds" in found.reason
+
+
+@pytest.mark.parametrize(("day", "rule"), [("12 May 2001", "no-date"), ("2001", None), ("2016-01-01T00:00", "date")])
+def test_a_lines_date_is_read_before_it_is_compared(tmp_path, day, rule):
+    (tmp_path / "d.jsonl").write_text(json.dumps({"id": "a", "text": "A star.", "date": day}))
+    found = read(tmp_path / "d.jsonl", selection="full", before="2015-09-14")
+    assert (None if isinstance(found, Document) else found.rule) == rule
+    assert rule != "no-date" or "its date '12 May 2001' cannot be compared" in found.reason
+
+
+def test_an_empty_member_of_a_tar_does_not_take_the_next_papers_text(tmp_path, make_tar, make_gz, source):
+    members = {"0704.0001.gz": b"", "0704.0002.gz": make_gz(source("star"))}
+    (tmp_path / "m.tar").write_bytes(make_tar(members, "w"))
+    first, second = (chosen(paper, selection="aic") for paper in list_papers([tmp_path / "m.tar"]))
+    assert (first.rule, second.id) == ("unreadable", "0704.0002")
+
+
+@pytest.mark.parametrize(("name", "version"), [("0704.0001v2.tex", 2), ("astro-ph/9901001v3.tex", 3), ("0704.0001.tex", 0)])
+def test_the_version_a_name_states_is_kept(tmp_path, source, name, version):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(source())
+    assert read(path).version == version
