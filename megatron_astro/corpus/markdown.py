@@ -14,14 +14,18 @@ HEADER = re.compile(r"\A\s*---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.
 HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*$")
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
 MISSING_PAGE = re.compile(r"\[MISSING_PAGE\w*(?::\d+)?\]")
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 IMAGE = re.compile(r"!\[[^\[\]]*\]\([^()]*\)(?:\{[^{}]*\})?")
 LINK = re.compile(r"\[([^\[\]]+)\]\([^()\s]*(?:\s+\"[^\"]*\")?\)")
 CITATIONS = re.compile(r"\s?\[((?:[^\[\]@]*-?@[\w:./+-]+[^\[\]@]*)+)\]")
 CITATION = re.compile(r"(?<![\w@])-?@([\w:/+-](?:[\w:./+-]*[\w/+-])?)")
 EMPHASIS = re.compile(r"(?<![\w*\\])(\*{1,3}|_{1,3})(?=\S)([^*_\n]+?)(?<=\S)\1(?![\w*])")
 TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$")
-LATEX_TABLE = re.compile(r"\\begin\{(table|tabular)\*?\}.*?\\end\{\1\*?\}", re.DOTALL)
+LEFT_OUT = tuple(  # comments and LaTeX tables: how each begins and ends
+    (re.compile(begins), re.compile(ends))
+    for begins, ends in (
+        (r"\\begin\{table\*?\}", r"\\end\{table\*?\}"), (r"\\begin\{tabular\*?\}", r"\\end\{tabular\*?\}"), ("<!--", "-->"),
+    )
+)  # fmt: skip
 LATEX_COMMAND = re.compile(r"\\(?:label|ref|autoref|autoref\*|eqref)\{[^{}]*\}")
 DATE_FORMATS = ("%d %B %Y", "%B %d, %Y", "%d %b %Y", "%Y/%m/%d", "%B %Y")
 LARGEST_HEADER = 100_000
@@ -38,7 +42,7 @@ def read_markdown_paper(content: bytes, citations: Citations = "plain") -> Paper
     text = decode(content)
     header, body = _split_header(text)
     pages = len(MISSING_PAGE.findall(body))
-    sections = list(_sections(MISSING_PAGE.sub("", COMMENT.sub("", LATEX_TABLE.sub("", body))), citations))
+    sections = list(_sections(MISSING_PAGE.sub("", _leave_out(body)), citations))
     title = _inline(str(header.get("title") or ""), citations)
     if not title and sections and sections[0].level == 1 and not sections[0].text.strip():
         title, sections = sections[0].heading, sections[1:]
@@ -77,6 +81,18 @@ def _split_header(text: str) -> tuple[dict[str, object], str]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         raise DataError(f"the YAML header is not valid ({' '.join(str(error).split())[:200]}); mend or remove it") from error
     return (header if isinstance(header, dict) else {}), text[found.end() :]
+
+
+def _leave_out(text: str) -> str:
+    """Without comments and tables; one that does not end stays, and the time grows with the text alone."""
+    for begins, ends in LEFT_OUT:
+        kept: list[str] = []
+        place = 0
+        while (first := begins.search(text, place)) and (last := ends.search(text, first.end())):
+            kept.append(text[place : first.start()])
+            place = last.end()
+        text = "".join(kept) + text[place:]
+    return text
 
 
 def _sections(body: str, citations: Citations) -> Iterator[RawSection]:

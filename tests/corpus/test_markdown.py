@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from papers_expected import NEEDS_PAPERS, PAPERS
 
@@ -83,3 +85,16 @@ def test_real_joss_papers():
         assert paper.title, name
         assert sum(len(section.text) for section in chosen) > 500, name
         assert not any("Acknowledg" in section.heading for section in chosen), name
+
+
+def test_comments_and_tables_are_left_out_but_for_those_without_an_end():
+    table = "\\begin{table}x\\begin{tabular}{c}1\\end{tabular}y\\end{table}"
+    text = f"a <!-- no --> b {table} c \\begin{{table*}} d <!-- e"
+    assert read_markdown_paper(text.encode()).sections[0].text == "a b c \\begin{table*} d <!-- e"
+
+
+@pytest.mark.parametrize("mark", ["<!-- a ", r"\begin{table} a "])
+def test_marks_without_an_end_take_no_longer_than_their_number(mark):
+    started_at = time.process_time()
+    read_markdown_paper((mark * 100_000).encode())  # each searched to the end would take minutes
+    assert time.process_time() - started_at < 10
