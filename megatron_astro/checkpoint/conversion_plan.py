@@ -143,7 +143,7 @@ def plan_conversion(
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
-    warn_of_tokens_without_rows(config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
+    _check_tokenizer(stored, config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
     chosen = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in tensor_groups(reader.sizes))
     require_within(memory := memory_need(reader), max_ram)
@@ -170,6 +170,14 @@ def plan_conversion(
         proof=proof,
         proof_reason=reason,
     )
+
+
+def _check_tokenizer(reader: WeightReader, model_files: Path, vocabulary_size: int) -> None:
+    """Say now, not when all weights are written, that a tokenizer cannot be written, or has tokens without rows."""
+    if isinstance(reader, GgufReader):
+        reader.tokenizer_files()
+    else:
+        warn_of_tokens_without_rows(model_files, vocabulary_size)
 
 
 def model_files_folder(path: Path, source_format: SourceFormat) -> Path:

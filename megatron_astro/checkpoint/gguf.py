@@ -7,17 +7,19 @@ import json
 import os
 from importlib import metadata as distributions
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from megatron_astro.checkpoint.gguf_tokenizer import write_tokenizer
+from megatron_astro.checkpoint.gguf_fields import read_fields
+from megatron_astro.checkpoint.gguf_tokenizer import tokenizer_files
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.pieces import Span
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, check_tensors
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
 
@@ -57,10 +59,10 @@ class GgufReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         reader = _open(path)
-        self.metadata = {name: field.contents() for name, field in reader.fields.items()}
+        self.metadata = read_fields(path, reader)
         self.tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in reader.tensors}
         self.config = self._hugging_face_config()
-        self.sizes = LlamaSizes.from_hf_config(self.config)
+        self.sizes = self._sizes()
         layers = range(self.sizes.num_layers)
         self.names = {hf.format(i=i) + ".weight": own.format(i=i) + ".weight" for hf, own in NAMES.items() for i in layers}
         expected = {self.names[name]: shape for name, shape in named_shapes(self.sizes).items()}
@@ -93,11 +95,28 @@ class GgufReader:
     def write_model_files(self, folder: Path) -> None:
         """Write config.json, generation_config.json, the tokenizer and its chat template."""
         special = {key: self.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in self.config}
-        for name, content in (("config.json", self.config), ("generation_config.json", special)):
-            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        configs = {"config.json": self.config, "generation_config.json": special}
+        files = {name: json.dumps(content, indent=2) + "\n" for name, content in configs.items()} | self.tokenizer_files()
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def tokenizer_files(self) -> dict[str, str]:
+        """The tokenizer's files by name; CheckpointError where the metadata do not make a tokenizer that we know."""
         prefix = "tokenizer."
         own = {name.removeprefix(prefix): value for name, value in self.metadata.items() if name.startswith(prefix)}
-        write_tokenizer(folder, own, self.path)
+        return tokenizer_files(own, self.path)
+
+    def _sizes(self) -> LlamaSizes:
+        """Of the model; CheckpointError where no LLaMA is like that, or the file cannot hold so many layers."""
+        try:
+            sizes = LlamaSizes.from_hf_config(self.config)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: its metadata, written as a {error}") from error
+        if sizes.num_layers > len(self.tensors):  # before a list of that many layers takes all memory
+            raise CheckpointError(
+                f"{self.path}: llama.block_count is {sizes.num_layers}, but the file holds {len(self.tensors)} tensors; get a sound file"
+            )
+        return sizes
 
     def _dequantised(self, name: str, rows: Span, shape: tuple[int, ...]) -> Tensor:
         """Some rows of a tensor as the file orders them, as float32; read, not mapped: they do not stay. -> [rows, columns]."""
@@ -138,7 +157,7 @@ class GgufReader:
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "vocab_size": int(self.tensors["token_embd.weight"].shape[1]) if "token_embd.weight" in self.tensors else None,
+            "vocab_size": int(self.tensors["token_embd.weight"].shape[-1]) if "token_embd.weight" in self.tensors else None,
             "hidden_size": hidden,
             "intermediate_size": self._value("feed_forward_length"),
             "num_hidden_layers": self._value("block_count"),
@@ -183,7 +202,7 @@ class GgufReader:
         }
         for name, accepted in refused.items():
             if self.metadata.get(name, accepted) != accepted:
-                raise CheckpointError(f"{self.path}: {name} is {self.metadata[name]!r}; only {accepted!r} is supported")
+                raise CheckpointError(f"{self.path}: {name} is {shortened(self.metadata[name])}; only {accepted!r} is supported")
 
     def _rope_scaling(self, theta: float, head_size: int) -> dict[str, Any] | None:
         """The published scaling whose factors the file holds; CheckpointError if it is none of them."""
@@ -192,7 +211,8 @@ class GgufReader:
         stored = torch.from_numpy(np.array(self.tensors[ROPE_FREQUENCIES].data, dtype=np.float32))
         for known in KNOWN_SCALINGS:
             scaling = {"rope_type": "llama3", **known}
-            if torch.allclose(stored, _stretching(theta, head_size, scaling), rtol=1e-5):  # both sides round in float32
+            expected = _stretching(theta, head_size, scaling)
+            if stored.shape == expected.shape and torch.allclose(stored, expected, rtol=1e-5):  # both sides round in float32
                 return scaling
         raise CheckpointError(
             f"{self.path}: {ROPE_FREQUENCIES} is the RoPE scaling of no published LLaMA; convert from its Hugging Face folder"

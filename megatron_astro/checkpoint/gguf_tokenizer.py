@@ -52,34 +52,39 @@ PIECES = {
 WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token is not merged up from bytes
 
 
-def write_tokenizer(folder: Path, metadata: Mapping[str, Any], where: Path) -> None:
-    """Write the tokenizer files of a GGUF's metadata (without the prefix `tokenizer.`); CheckpointError for a kind we do not know."""
+def tokenizer_files(metadata: Mapping[str, Any], where: Path) -> dict[str, str]:
+    """The tokenizer files of a GGUF's metadata (without the prefix `tokenizer.`), by name; CheckpointError for a kind we do not know."""
     try:
         build = {"gpt2": _byte_level, "llama": _sentence_piece}[metadata["ggml.model"]]
     except KeyError as error:
         raise CheckpointError(
             f"{where}: tokenizer.ggml.model is {metadata.get('ggml.model')!r}; supported are 'gpt2' and 'llama'"
         ) from error
-    _check_ids(metadata, where)
+    _check_parts(metadata, where)
     tokenizer = build(metadata, where)
     _add_special_tokens(tokenizer, metadata)
-    tokenizer.save(str(folder / "tokenizer.json"))
     names = {
         name: metadata["ggml.tokens"][metadata[f"ggml.{key}"]] for name, key in SPECIAL_IDS.items() if f"ggml.{key}" in metadata
     }
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if "chat_template" in metadata:
-        (folder / "chat_template.jinja").write_text(metadata["chat_template"], encoding="utf-8")
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+    }
+    return files | ({"chat_template.jinja": metadata["chat_template"]} if "chat_template" in metadata else {})
 
 
-def _check_ids(metadata: Mapping[str, Any], where: Path) -> None:
-    """The vocabulary is there, and every special id is one of it."""
+def _check_parts(metadata: Mapping[str, Any], where: Path) -> None:
+    """The vocabulary is there with its merges or a score a token, and every special id is one of it."""
     needed = ("ggml.tokens", {"gpt2": "ggml.merges", "llama": "ggml.scores"}[metadata["ggml.model"]])
     for key in needed:
         if key not in metadata:
             raise CheckpointError(f"{where} lacks the metadata tokenizer.{key}; get a complete file")
     size = len(metadata["ggml.tokens"])
+    if "ggml.scores" in needed and len(metadata["ggml.scores"]) != size:
+        raise CheckpointError(
+            f"{where}: tokenizer.ggml.scores holds {len(metadata['ggml.scores'])} numbers, but there are {size} tokens; get a sound file"
+        )
     for key in SPECIAL_IDS.values():
         if not 0 <= metadata.get(f"ggml.{key}", 0) < size:
             raise CheckpointError(
@@ -95,6 +100,11 @@ def _byte_level(metadata: Mapping[str, Any], where: Path) -> Tokenizer:
         )
     vocabulary = {token: number for number, token in enumerate(metadata["ggml.tokens"])}
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["ggml.merges"]]
+    for merge in merges:
+        if len(merge) < 2 or not {*merge, "".join(merge)} <= vocabulary.keys():
+            raise CheckpointError(
+                f"{where}: tokenizer.ggml.merges has {' '.join(merge)!r}, which does not join two tokens into a third; get a sound file"
+            )
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind in WHOLE_WORDS_FIRST))
     tokenizer.pre_tokenizer = PIECES[kind]()
     tokenizer.decoder = decoders.ByteLevel()

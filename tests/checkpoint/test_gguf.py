@@ -235,6 +235,11 @@ def test_an_unknown_rope_scaling_is_refused(make_gguf):
         ({"metadata": {"llama.rope.dimension_count": 2}}, "llama.rope.dimension_count is 2"),
         ({"metadata": {"llama.block_count": None}}, "lacks the metadata llama.block_count"),
         ({"metadata": {"llama.block_count": 3}}, "holds 9 tensors (blk.3."),
+        ({"metadata": {"llama.block_count": 2**32 - 1}}, "llama.block_count is 4294967295, but the file holds 39 tensors"),
+        (
+            {"metadata": {"llama.attention.head_count": 3}},
+            "model.gguf: its metadata, written as a config.json: num_attention_heads 3",
+        ),
         ({"metadata": {"llama.feed_forward_length": 96}}, "shape [64, 32], where config.json demands [96, 32]"),
         ({"tensors": {"blk.0.attn_q.bias": np.zeros(32, np.float32)}}, "holds 1 tensor (blk.0.attn_q.bias)"),
     ],
@@ -252,6 +257,21 @@ def test_a_file_cut_off(make_gguf, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep >= 1 or keep == 0 else keep * len(content))])
     with pytest.raises(CheckpointError, match="is not a GGUF file, or cut off"):
+        GgufReader(path)
+
+
+def test_a_tokenizer_that_cannot_be_written_is_found_before_the_weights_are(make_gguf, tmp_path):
+    path, _ = make_gguf(metadata={"tokenizer.ggml.pre": "tekken"})
+    read = []
+    with pytest.raises(CheckpointError, match=r"tokenizer\.ggml\.pre is 'tekken'"):
+        convert(path, tmp_path / "target", before_group=read.append)
+    assert not read
+    assert GgufReader(path).sizes  # its weights can be certified all the same
+
+
+def test_rope_factors_of_another_head_size(make_gguf):
+    path, _ = make_gguf(tensors={"rope_freqs.weight": llama3_factors(8.0, head_size=30)}, **LONG_ROPE)
+    with pytest.raises(CheckpointError, match=r"rope_freqs\.weight is the RoPE scaling of no published LLaMA"):
         GgufReader(path)
 
 

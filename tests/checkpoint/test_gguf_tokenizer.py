@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 from tokenizers import Tokenizer
 
-from megatron_astro.checkpoint.gguf_tokenizer import write_tokenizer
+from megatron_astro.checkpoint.gguf_tokenizer import tokenizer_files
 from megatron_astro.errors import CheckpointError
 
 LINES = [
@@ -54,7 +54,7 @@ def sentence_piece():
 
 
 def rebuilt(folder, metadata):
-    write_tokenizer(folder, metadata, WHERE)
+    (folder / "tokenizer.json").write_text(tokenizer_files(metadata, WHERE)["tokenizer.json"], encoding="utf-8")
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
@@ -95,34 +95,45 @@ def test_llama3_takes_three_digits_at_a_time(byte_level, tmp_path):
     assert [piece for piece, _ in pieces] == ["It", "'s", "Ġ", "123", "45", "Ġkm"]
 
 
-def test_files_name_special_tokens_and_carry_the_chat_template(byte_level, tmp_path):
+def test_files_name_special_tokens_and_carry_the_chat_template(byte_level):
     metadata, _ = byte_level
-    write_tokenizer(tmp_path, {**metadata, "chat_template": "{{ messages }} ☉"}, WHERE)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    files = tokenizer_files({**metadata, "chat_template": "{{ messages }} ☉"}, WHERE)
+    settings = json.loads(files["tokenizer_config.json"])
     assert (settings["bos_token"], settings["eos_token"]) == ("<|begin|>", "<|end|>")
     assert "unk_token" not in settings
-    assert (tmp_path / "chat_template.jinja").read_text() == "{{ messages }} ☉"
+    assert files["chat_template.jinja"] == "{{ messages }} ☉"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"ggml.model": "t5"}, "tokenizer.ggml.model is 't5'"), ({"ggml.pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'")],
 )
-def test_unknown_kinds_are_refused(byte_level, tmp_path, change, words):
+def test_unknown_kinds_are_refused(byte_level, change, words):
     with pytest.raises(CheckpointError) as caught:
-        write_tokenizer(tmp_path, {**byte_level[0], **change}, WHERE)
+        tokenizer_files({**byte_level[0], **change}, WHERE)
     assert words in str(caught.value)
     with pytest.raises(CheckpointError, match=r"tokenizer\.ggml\.model is None"):
-        write_tokenizer(tmp_path, {}, WHERE)
+        tokenizer_files({}, WHERE)
 
 
 @pytest.mark.parametrize("key", ["ggml.tokens", "ggml.merges"])
-def test_missing_parts_are_named(byte_level, tmp_path, key):
+def test_missing_parts_are_named(byte_level, key):
     metadata = {name: value for name, value in byte_level[0].items() if name != key}
     with pytest.raises(CheckpointError, match=f"lacks the metadata tokenizer.{key}"):
-        write_tokenizer(tmp_path, metadata, WHERE)
+        tokenizer_files(metadata, WHERE)
 
 
-def test_special_ids_lie_in_the_vocabulary(byte_level, tmp_path):
+def test_special_ids_lie_in_the_vocabulary(byte_level):
     with pytest.raises(CheckpointError, match=r"tokenizer\.ggml\.eos_token_id is 300, but there are 300 tokens"):
-        write_tokenizer(tmp_path, {**byte_level[0], "ggml.eos_token_id": 300}, WHERE)
+        tokenizer_files({**byte_level[0], "ggml.eos_token_id": 300}, WHERE)
+
+
+@pytest.mark.parametrize("merge", ["pulsar", "pul zzz", "☉ x", ""])
+def test_a_merge_joins_two_tokens_into_a_third(byte_level, merge):
+    with pytest.raises(CheckpointError, match=f"tokenizer.ggml.merges has '{merge}', which does not join"):
+        tokenizer_files({**byte_level[0], "ggml.merges": [*byte_level[0]["ggml.merges"], merge]}, WHERE)
+
+
+def test_every_token_has_a_score(sentence_piece):
+    with pytest.raises(CheckpointError, match=r"ggml\.scores holds 399 numbers, but there are 400 tokens"):
+        tokenizer_files({**sentence_piece[0], "ggml.scores": sentence_piece[0]["ggml.scores"][1:]}, WHERE)
