@@ -17,6 +17,10 @@ class CheckpointError(AstroError):
     """A checkpoint that is missing, incomplete, corrupt, or not the model it claims to be."""
 
 
+class UnreadableError(CheckpointError):
+    """Weights that a file of a checkpoint cannot be read for now: nothing is wrong with what was made of the others."""
+
+
 class KernelUnavailableError(AstroError):
     """A compiled operation asked for by name that this machine or build does not have."""
 

@@ -106,7 +106,8 @@ def convert(
     CheckpointError: the source is incomplete, the disk full, or the result not the same model. ConfigError or ParallelError: the model, the
     target, the layout or the memory bound cannot be used.
 
-    After an error of the input no target is left; after a full disk or a kill `TARGET.partial` is, to be resumed.
+    After an error of the input no target is left; after a kill, a full disk or a file that cannot be read for now `TARGET.partial` is, to
+    be resumed.
     """
     plan = plan_conversion(
         source, target, target_format=target_format, dtype=dtype, verification=verification, max_ram=max_ram,

@@ -19,7 +19,7 @@ from megatron_astro.checkpoint.gguf_tokenizer import tokenizer_files
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.pieces import Span
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, check_tensors
-from megatron_astro.errors import CheckpointError, ConfigError
+from megatron_astro.errors import CheckpointError, ConfigError, UnreadableError
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
 
@@ -133,10 +133,10 @@ class GgufReader:
         try:
             with self.path.open("rb") as stream:
                 if os.preadv(stream.fileno(), [raw.view(np.uint8).reshape(-1).data], begin) != raw.nbytes:
-                    raise CheckpointError(f"{self.path} is cut off inside {stored.name}; fetch the file again")
+                    raise UnreadableError(f"{self.path} is cut off inside {stored.name}; fetch the file again")
             found = torch.from_numpy(np.array(dequantize(raw, stored.tensor_type), dtype=np.float32))
         except OSError as error:
-            raise CheckpointError(
+            raise UnreadableError(
                 f"cannot read {stored.name} from {self.path}: {error.strerror}; fetch the file again"
             ) from error
         except (NotImplementedError, ValueError) as error:

@@ -19,7 +19,7 @@ import msgspec
 from zlib_ng import zlib_ng
 
 from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
-from megatron_astro.errors import AstroError, CheckpointError, ConfigError
+from megatron_astro.errors import AstroError, CheckpointError, ConfigError, UnreadableError
 from megatron_astro.files import fsync_path, fsync_tree, held_folder, make_folder, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ class Journal:
 def resumable_folder(target: Path, task: Task, shards: Sequence[Shard]) -> Iterator[Journal]:
     """Yield the unfinished folder's journal; rename the folder to `target`, which must not exist, when the block ends well.
 
-    An AstroError in the block (the input is at fault: what was written is of no use) removes the folder. Anything else, a full disk or
-    an interruption, leaves it to be resumed.
+    An AstroError in the block (the input is at fault: what was written is of no use) removes the folder. Anything else, a full disk, an
+    interruption or a file that cannot be read for now, leaves it to be resumed.
     """
     require_no_target(target)
     make_folder(target.parent)
@@ -95,8 +95,14 @@ def resumable_folder(target: Path, task: Task, shards: Sequence[Shard]) -> Itera
         journal.rewrite(list(journal.finished.values()))
         try:
             yield journal
-        except AstroError:
-            shutil.rmtree(folder)
+        except AstroError as error:
+            if isinstance(error, UnreadableError) and journal.finished:
+                logger.warning(
+                    "%s keeps %d of %d shards: the same command goes on from there, unless the source's files change",
+                    folder, len(journal.finished), len(shards),
+                )  # fmt: skip
+            else:
+                shutil.rmtree(folder)
             raise
         journal.rewrite([journal.finished[shard.name] for shard in shards], complete=True)
         fsync_tree(folder)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from megatron_astro.checkpoint.page_cache import fetch_ahead
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import UnreadableError
 
 Span = tuple[int, int]  # begin and end, the end not included
 SCRATCH_BYTES = 2**20  # on their way at a time, where a piece has some of a tensor's columns
@@ -104,7 +104,7 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 def read_pieces(name: str, tensor: StoredTensor, rows: Span, columns: Span, out: Tensor, *, ahead: bool = True) -> None:
-    """Fill `out` [rows, columns] with a rectangle of the tensor; CheckpointError names tensor and file if it cannot be read.
+    """Fill `out` [rows, columns] with a rectangle of the tensor; UnreadableError names tensor and file if it cannot be read.
 
     `ahead` is whether what follows is to be fetched from the disk meanwhile: it will be read next, and is there.
     """
@@ -189,13 +189,13 @@ def _read(file: Path, stretches: Iterable[tuple[int, memoryview]], name: str, in
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise CheckpointError(f"cannot read {name} from {file}: {error.strerror}; fetch the file again") from error
+        raise UnreadableError(f"cannot read {name} from {file}: {error.strerror}; fetch the file again") from error
 
 
 def _read_stretch(descriptor: int, begin: int, content: memoryview, cut_off: str) -> None:
     while len(content):
         if not (count := os.preadv(descriptor, [content], begin)):
-            raise CheckpointError(cut_off)
+            raise UnreadableError(cut_off)
         content, begin = content[count:], begin + count
 
 

@@ -307,6 +307,22 @@ def test_a_full_disk_keeps_what_is_finished(gqa, tmp_path):
     assert not (tmp_path / "target.partial").exists()
 
 
+def test_a_source_that_cannot_be_read_for_a_while_keeps_what_is_finished(sharded, tmp_path):
+    source = shutil.copytree(sharded, tmp_path / "source")
+    last = max(source.glob("*.safetensors"))
+
+    def cut(group):
+        if group.layer == 3:
+            os.truncate(last, 0)
+
+    with pytest.raises(CheckpointError, match=f"{last.name} is cut off inside"):
+        convert(source, tmp_path / "target", shard_bytes=20_000, before_group=cut)
+    shutil.copy2(sharded / last.name, last)  # with its time of change
+    again = []
+    convert(source, tmp_path / "target", shard_bytes=20_000, before_group=again.append)
+    assert 0 < len(again) < 27
+
+
 def test_a_source_that_its_own_certificate_contradicts(gqa, tmp_path):
     convert(gqa, tmp_path / "source", target_format="huggingface", verification="readback")
     weights = tmp_path / "source/model.safetensors"

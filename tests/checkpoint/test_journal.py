@@ -9,7 +9,7 @@ import pytest
 
 from megatron_astro.checkpoint.journal import JOURNAL, Task, partial_folder, refuse_unfinished, resumable_folder, source_state
 from megatron_astro.checkpoint.shards import Shard, WrittenFile, WrittenShard
-from megatron_astro.errors import CheckpointError, ConfigError, DataError
+from megatron_astro.errors import CheckpointError, ConfigError, DataError, UnreadableError
 
 TASK = Task(
     source="/a",
@@ -151,6 +151,16 @@ def test_a_fault_of_the_input_leaves_nothing(target):
         write(journal, "one")
         raise DataError("broken")
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize("finished", [(), ("one", "two")])
+def test_a_file_that_cannot_be_read_for_now_keeps_what_is_finished(target, finished):
+    with suppress(UnreadableError), resumable_folder(target, TASK, SHARDS) as journal:
+        for name in finished:
+            write(journal, name)
+        raise UnreadableError("Input/output error")
+    assert partial_folder(target).exists() == bool(finished)
+    assert finish(target) == list(finished)
 
 
 def test_an_existing_target_is_left_alone(target):
