@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one: temporary name, fsync, rename."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -8,6 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megatron_astro.errors import ConfigError
+
+REMEDIES = {
+    errno.ENOSPC: "free the disk",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EACCES: "give yourself access to it",
+    errno.EPERM: "give yourself access to it",
+    errno.EROFS: "have the file system mounted for writing",
+    errno.EIO: "check the disk, or the network it is reached by",
+    errno.ESTALE: "check the network file system",
+    errno.ENOENT: "it was there before: see what removed it",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def fault_and_remedy(error: OSError, where: Path) -> str:
+    """What the system refused, at which path (`where`, if the error names none), and what helps, as words of a sentence."""
+    remedy = REMEDIES.get(error.errno or 0, "see what is in the way there")
+    return f"{error.strerror or error} ({error.filename or where}); {remedy}"
 
 
 def fsync_path(path: Path) -> None:

@@ -1,9 +1,33 @@
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from megatron_astro.errors import ConfigError
-from megatron_astro.files import atomic_file, require_writable_file, write_atomic
+from megatron_astro.files import atomic_file, fault_and_remedy, require_writable_file, write_atomic
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device (/out); free the disk"),
+        (errno.EDQUOT, "Disk quota exceeded (/out); free some of your disk quota"),
+        (errno.EACCES, "Permission denied (/out); give yourself access to it"),
+        (errno.EIO, "Input/output error (/out); check the disk, or the network it is reached by"),
+        (errno.ENOENT, "No such file or directory (/out); it was there before: see what removed it"),
+        (errno.ENOTDIR, "Not a directory (/out); see what is in the way there"),
+    ],
+)
+def test_only_a_full_disk_is_to_be_freed(number, words):
+    assert fault_and_remedy(OSError(number, os.strerror(number)), Path("/out")) == words
+
+
+def test_the_path_is_the_one_that_failed():
+    assert fault_and_remedy(OSError(errno.EIO, "Input/output error", "/in/x"), Path("/out")).startswith(
+        "Input/output error (/in/x);"
+    )
+    assert fault_and_remedy(OSError("only words"), Path("/out")).startswith("only words (/out);")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

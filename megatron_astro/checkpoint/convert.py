@@ -24,6 +24,7 @@ from megatron_astro.checkpoint.vocabulary import NewRows
 from megatron_astro.checkpoint.writing import ReadBack, bytes_to_write, certify_conversion, write_and_read_back
 from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError
+from megatron_astro.files import fault_and_remedy
 from megatron_astro.progress import show_bytes
 from megatron_astro.records import CertificateRecord, ParityRecord, write_record
 
@@ -134,9 +135,10 @@ def carry_out(plan: ConversionPlan, before_group: BeforeGroup | None = None) -> 
                 written = write_and_read_back(plan, journal, before_group, advance)
             parity, certificate = _prove(plan, journal.folder, written)
     except OSError as error:
+        partial = partial_folder(plan.target)
         raise CheckpointError(
-            f"cannot write {plan.target}: {error.strerror or error}; free the disk and run the same again to go on, or name another target "
-            f"and remove {partial_folder(plan.target)}"
+            f"{plan.target} could not be finished: {fault_and_remedy(error, partial)}, then run the same again to go on, or name another "
+            f"target and remove {partial}"
         ) from error
     return Conversion(
         source_format=plan.source_format,

@@ -31,7 +31,7 @@ from megatron_astro.checkpoint.sharded_model import LocalParameter, local_parame
 from megatron_astro.checkpoint.shards import SHARD_BYTES, FileLayout
 from megatron_astro.checkpoint.shared_certificate import When, certify_together
 from megatron_astro.errors import CheckpointError
-from megatron_astro.files import fsync_path, fsync_tree
+from megatron_astro.files import fault_and_remedy, fsync_path, fsync_tree
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.records import write_record
 
@@ -172,6 +172,6 @@ def _errors_named(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"cannot write {folder}: {error.strerror or error}; free the disk, remove {partial_folder(folder)}, and convert the "
-            "run's newest checkpoint with convert_checkpoint"
+            f"{folder} could not be exported: {fault_and_remedy(error, partial_folder(folder))}, remove {partial_folder(folder)}, and "
+            "convert the run's newest checkpoint with convert_checkpoint"
         ) from error

@@ -20,6 +20,7 @@ from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.pieces import Span
 from megatron_astro.checkpoint.reader import BLOCK_BYTES, check_tensors
 from megatron_astro.errors import CheckpointError, ConfigError, UnreadableError
+from megatron_astro.files import fault_and_remedy
 from megatron_astro.model.rope import inverse_frequencies
 from megatron_astro.model.sizes import LlamaSizes
 
@@ -137,7 +138,7 @@ class GgufReader:
             found = torch.from_numpy(np.array(dequantize(raw, stored.tensor_type), dtype=np.float32))
         except OSError as error:
             raise UnreadableError(
-                f"cannot read {stored.name} from {self.path}: {error.strerror}; fetch the file again"
+                f"cannot read {stored.name}: {fault_and_remedy(error, self.path)}, or fetch the file again"
             ) from error
         except (NotImplementedError, ValueError) as error:
             raise CheckpointError(f"{self.path}: cannot dequantise {stored.name} ({stored.tensor_type.name}): {error}") from error

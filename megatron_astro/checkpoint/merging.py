@@ -25,7 +25,7 @@ from megatron_astro.checkpoint.pieces import Span, row_blocks
 from megatron_astro.checkpoint.shards import stored_bytes
 from megatron_astro.checkpoint.transfer import write_all
 from megatron_astro.errors import CheckpointError, ConfigError
-from megatron_astro.files import atomic_folder
+from megatron_astro.files import atomic_folder, fault_and_remedy
 from megatron_astro.provenance import current_provenance, weights_sha256
 from megatron_astro.records import MergeRecord, MergeSource, write_record
 
@@ -177,7 +177,9 @@ def merge(
             HuggingFaceReader(partial)  # every tensor is there, once, in its shape
             write_record(partial / MERGE_FILE, record)
     except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror}; free the disk or name another target") from error
+        raise CheckpointError(
+            f"{target} could not be finished: {fault_and_remedy(error, target.parent)}, then run the same again, or name another target"
+        ) from error
     return Merge(target=target, record=record)
 
 
@@ -209,5 +211,5 @@ def _source(folder: Path, weight: float | None, density: float | None) -> MergeS
     try:
         digest = weights_sha256(folder)
     except OSError as error:
-        raise CheckpointError(f"cannot read the weights of {folder}: {error.strerror}; fetch the folder again") from error
+        raise CheckpointError(f"cannot read the weights of {folder}: {fault_and_remedy(error, folder)}") from error
     return MergeSource(path=str(folder), weights_sha256=digest, weight=weight, density=density)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from megatron_astro.checkpoint.page_cache import fetch_ahead
 from megatron_astro.errors import UnreadableError
+from megatron_astro.files import fault_and_remedy
 
 Span = tuple[int, int]  # begin and end, the end not included
 SCRATCH_BYTES = 2**20  # on their way at a time, where a piece has some of a tensor's columns
@@ -189,7 +190,7 @@ def _read(file: Path, stretches: Iterable[tuple[int, memoryview]], name: str, in
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise UnreadableError(f"cannot read {name} from {file}: {error.strerror}; fetch the file again") from error
+        raise UnreadableError(f"cannot read {name}: {fault_and_remedy(error, file)}, or fetch the file again") from error
 
 
 def _read_stretch(descriptor: int, begin: int, content: memoryview, cut_off: str) -> None:

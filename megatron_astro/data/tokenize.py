@@ -29,7 +29,7 @@ from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.data.workers import run_tasks
 from megatron_astro.errors import ConfigError, DataError
-from megatron_astro.files import make_folder, write_atomic
+from megatron_astro.files import fault_and_remedy, make_folder, write_atomic
 from megatron_astro.progress import track
 from megatron_astro.provenance import file_sha256
 from megatron_astro.records import read_record
@@ -92,7 +92,10 @@ def write_dataset(request: TokenizeRequest) -> TokenizeResult:
             records = _tokenize(parts, worker, tokenizer, request.num_workers)
             result = _merge(request, tokenizer, parts, records, folder, digests)
     except OSError as error:
-        raise DataError(f"cannot write {request.prefix}: {error.strerror}; free the disk or name another output") from error
+        raise DataError(
+            f"{request.prefix} could not be finished: {fault_and_remedy(error, folder)}, then run the same again to go on, or name another "
+            "output"
+        ) from error
     return result
 
 

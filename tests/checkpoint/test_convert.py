@@ -293,12 +293,22 @@ def test_reading_back_allows_for_the_chosen_type(gqa, tmp_path):
     assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in source.items())
 
 
-def test_a_full_disk_keeps_what_is_finished(gqa, tmp_path):
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            r"No space left on device \(.*target\.partial\); free the disk, then run the same",
+        ),
+        (OSError(5, "Input/output error", "/data/x"), r"Input/output error \(/data/x\); check the disk, .* then run the same"),
+    ],
+)
+def test_a_full_or_failing_disk_keeps_what_is_finished(gqa, tmp_path, fault, words):
     def fill(group):
         if group.layer == 3:
-            raise OSError(28, "No space left on device")
+            raise fault
 
-    with pytest.raises(CheckpointError, match=r"No space left on device; free the disk and run the same again to go on"):
+    with pytest.raises(CheckpointError, match=f"target could not be finished: {words} again to go on"):
         convert(gqa, tmp_path / "target", shard_bytes=20_000, before_group=fill)
     assert not (tmp_path / "target").exists()
     again = []

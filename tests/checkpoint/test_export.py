@@ -76,7 +76,12 @@ def test_a_full_disk_is_one_sentence(gqa, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "write_rectangle", full)
-    with single_process(), pytest.raises(CheckpointError, match="hf: No space left on device; free the disk"):
+    with (
+        single_process(),
+        pytest.raises(
+            CheckpointError, match=r"hf could not be exported: No space left on device \(.*hf\.partial\); free the disk"
+        ),
+    ):
         module.export_hugging_face(tmp_path / "hf", [build_stage(reader.sizes, plan)], reader.sizes, model_files=gqa)
     assert not (tmp_path / "hf").exists()
     with pytest.raises(CheckpointError, match="is no checkpoint"):

@@ -123,6 +123,18 @@ def test_numbers_that_are_not_finite_leave_no_target(models, tmp_path):
     assert not list(tmp_path.glob("merged*"))
 
 
+def test_a_file_that_may_not_be_read_is_not_taken_for_a_full_disk(models, tmp_path, monkeypatch):
+    def refused(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("megatron_astro.checkpoint.huggingface.shutil.copyfile", refused)
+    with pytest.raises(
+        CheckpointError, match=r"merged could not be finished: Permission denied \(.*config.json\); give yourself access"
+    ):
+        merge(LINEAR, models, tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*"))
+
+
 def test_models_of_another_shape_are_refused(models, make_llama, tmp_path):
     with pytest.raises(CheckpointError, match="not built like"):
         merge(LINEAR, [models[0], make_llama(num_hidden_layers=3)], tmp_path / "merged")

@@ -209,7 +209,9 @@ def test_a_stopped_run_goes_on_and_a_changed_one_starts_afresh(request_for, corp
         yield from corpus_parts.read_part(part, kind)
 
     monkeypatch.setattr("megatron_astro.data.tokenize_part.read_part", failing)
-    with pytest.raises(DataError, match=r"cannot write .*data: No space left on device; free the disk"):
+    with pytest.raises(
+        DataError, match=r"data could not be finished: No space left on device \(.*work\); free the disk, then run the same"
+    ):
         write_dataset(request_for())
     assert not dataset_file(tmp_path / "out" / "data", "idx").exists()
     assert read == [0, 1000, 2000, 3000]

@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_leaves_what_the_same_command_resumes(folder, tmp_p
     command = (folder, tmp_path / "target", "--format", target_format, "--verification", "readback", "--max-shard", "20KB")
     done = run(*command, largest_file=18_000)
     assert done.returncode == 2, done.stderr
-    assert f"cannot write {tmp_path / 'target'}" in done.stderr.splitlines()[-1]
+    assert f"{tmp_path / 'target'} could not be finished: File too large" in done.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.glob("target*")] == ["target.partial"]
     refused = run(tmp_path / "target.partial", tmp_path / "other")
     assert refused.returncode == 2
