@@ -16,7 +16,7 @@ import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
-from megatron_astro.checkpoint.huggingface import copy_model_files, read_config, require_layers
+from megatron_astro.checkpoint.huggingface import copy_model_files, read_config, require_layers, sizes_of
 from megatron_astro.checkpoint.metadata_table import METADATA_FILE, read_table
 from megatron_astro.checkpoint.names import RULES, Group, tensor_groups
 from megatron_astro.checkpoint.pieces import Piece, StoredTensor, covers
@@ -50,7 +50,7 @@ class DistributedReader(StoredReader):
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self.config = read_config(folder / MODEL_FILES_FOLDER)
-        self.sizes = LlamaSizes.from_hf_config(self.config)
+        self.sizes = sizes_of(folder / MODEL_FILES_FOLDER, self.config)
         self.table = read_table(folder)
         self._check_tensors()
         groups = tensor_groups(self.sizes)

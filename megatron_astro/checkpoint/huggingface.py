@@ -16,7 +16,7 @@ from megatron_astro.checkpoint.pieces import StoredTensor, same_bytes
 from megatron_astro.checkpoint.pytorch_files import read_bin_headers
 from megatron_astro.checkpoint.reader import StoredReader, blocks, check_tensors
 from megatron_astro.checkpoint.safetensors_files import read_headers
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.model.sizes import LlamaSizes
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class HuggingFaceReader(StoredReader):
         self.path = folder
         self.config = read_config(folder)
         model_files_of(folder)  # said now, not when all weights are written
-        self.sizes = LlamaSizes.from_hf_config(self.config)
+        self.sizes = sizes_of(folder, self.config)
         self.tensors = _read_folder_headers(folder)
         require_layers(self.sizes, len(self.tensors), folder)
         groups = tensor_groups(self.sizes)
@@ -98,6 +98,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is not a JSON object; fetch the file again")
     return config
+
+
+def sizes_of(folder: Path, config: dict[str, Any]) -> LlamaSizes:
+    """The sizes that a folder's config.json states; ConfigError names the folder and the entry."""
+    try:
+        return LlamaSizes.from_hf_config(config)
+    except ConfigError as error:
+        raise ConfigError(f"{folder}/{error}") from error
 
 
 def copy_model_files(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_astro.checkpoint.huggingface import copy_model_files, read_config
+from megatron_astro.checkpoint.huggingface import copy_model_files, read_config, sizes_of
 from megatron_astro.checkpoint.legacy_contents import RankFile, chunk_name, read_rank_file
 from megatron_astro.checkpoint.legacy_options import check_options, config_from_options
 from megatron_astro.checkpoint.names import EMBEDDING, OUTPUT, tensor_groups
@@ -55,7 +55,7 @@ class LegacyReader(StoredReader):
             self.config: dict[str, Any] = config_from_options(stages[0][0].args, folder)
         else:
             self.config = read_config(self._model_files)
-        self.sizes = LlamaSizes.from_hf_config(self.config)
+        self.sizes = sizes_of(self._model_files or folder, self.config)
         require_divisible_model(self.sizes, len(stages[0]))
         for file in (file for stage in stages.values() for file in stage):
             check_options(file.args, self.sizes, file.path)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from megatron_astro.errors import CheckpointError
 
 TOKENS_SHOWN = 4
@@ -19,10 +21,11 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         raise CheckpointError(f"{path} is not a tokenizer; fetch the file again")
     try:
-        token_ids(tokenizer)
+        msgspec.convert(token_ids(tokenizer), dict[str, int])
+        msgspec.convert(tokenizer["model"].get("merges", ()), list[str | tuple[str, str]])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} has a vocabulary or added tokens that cannot be read: {error!r}; fetch the file again"
+            f"{path} has a vocabulary, added tokens or merges that cannot be read: {error!r}; fetch the file again"
         ) from error
     return tokenizer
 

@@ -20,7 +20,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
 from megatron_astro.checkpoint.conversion_plan import detect_format
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
-from megatron_astro.checkpoint.huggingface import HuggingFaceReader, read_config
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader, read_config, sizes_of
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.parity import PARITY_FILE, probe_tokens
 from megatron_astro.checkpoint.probe import hugging_face_probe_loss
@@ -73,12 +73,12 @@ def open_start(path: Path) -> Start:
         raise CheckpointError(
             f"model.init_from: {path} is a legacy Megatron checkpoint; convert it to megatron with convert_checkpoint"
         )
-    return Start(path, found, LlamaSizes.from_hf_config(read_config(model_files(path, found))))
+    return Start(path, found, _sizes_in(model_files(path, found)))
 
 
 def resumed_start(init_from: Path, checkpoint: Path) -> Start:
     """What a run goes on with: its own checkpoint. ConfigError where `init_from`, if it is still there, is a model of other numbers."""
-    sizes = LlamaSizes.from_hf_config(read_config(model_files(checkpoint, "megatron")))
+    sizes = _sizes_in(model_files(checkpoint, "megatron"))
     if not init_from.exists():
         logger.warning("model.init_from: %s is gone; its sizes are those that %s holds", init_from, checkpoint)
         return Start(checkpoint, "megatron", sizes)
@@ -96,6 +96,10 @@ def resumed_start(init_from: Path, checkpoint: Path) -> Start:
 def model_files(path: Path, checkpoint_format: StartFormat) -> Path:
     """Where a checkpoint of a format has its config.json and tokenizer."""
     return path / MODEL_FILES_FOLDER if checkpoint_format == "megatron" else path
+
+
+def _sizes_in(folder: Path) -> LlamaSizes:
+    return sizes_of(folder, read_config(folder))
 
 
 def begin_from(

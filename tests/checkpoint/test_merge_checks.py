@@ -5,7 +5,7 @@ import pytest
 
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.merge_checks import check_mergeable
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture
@@ -38,6 +38,18 @@ def test_the_two_ways_to_write_merges_are_one(pair):
     check(pair)
 
 
+def test_a_setting_that_is_off_may_be_absent(pair):
+    change(pair[1], lambda tokenizer: [tokenizer["model"].pop(key) for key in ("type", "fuse_unk", "dropout", "ignore_merges")])
+    check(pair)
+
+
+def test_a_configuration_that_is_none_is_named_with_its_folder(pair):
+    config = json.loads((pair[1] / "config.json").read_text())
+    (pair[1] / "config.json").write_text(json.dumps({**config, "hidden_size": "32"}))
+    with pytest.raises(ConfigError, match=r"other/config\.json: hidden_size is '32'"):
+        check(pair)
+
+
 def test_chat_templates_may_differ(pair):
     (pair[1] / "chat_template.jinja").write_text("{{ messages }}")
     check(pair)
@@ -56,6 +68,11 @@ def move(tokenizer, word, number):
         (lambda t: t["model"]["merges"].reverse(), "has other merges"),
         (lambda t: t.update(normalizer={"type": "NFC"}), "has another normalizer"),
         (lambda t: t.update(pre_tokenizer=None), "has another pre_tokenizer"),
+        (lambda t: t.update(post_processor={"type": "RobertaProcessing"}), "has another post_processor"),
+        (lambda t: t["model"].update(byte_fallback=True), r"has another model\.byte_fallback"),
+        (lambda t: t["model"].update(type="Unigram"), r"has another model\.type"),
+        (lambda t: t["added_tokens"][0].update(lstrip=True), r"has another setting of the added token <\|end\|>"),
+        (lambda t: t["model"].update(merges=[1]), r"other/tokenizer\.json has .* merges that cannot be read"),
     ],
 )
 def test_another_vocabulary_is_refused_and_named(pair, how, words):

@@ -28,11 +28,22 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": {"vocab": [1, 2]}}, {"model": {"vocab": 5}}, {"added_tokens": [{"x": 1}]}, {"added_tokens": 5}]
+    "change",
+    [
+        {"model": {"vocab": [1, 2]}},
+        {"model": {"vocab": 5}},
+        {"model": {"vocab": {"a": "0"}}},
+        {"model": {"merges": 5}},
+        {"model": {"merges": [["a"]]}},
+        {"added_tokens": [{"x": 1}]},
+        {"added_tokens": [{"id": "1", "content": "a"}]},
+        {"added_tokens": [{"id": 1, "content": ["a"]}]},
+        {"added_tokens": 5},
+    ],
 )
 def test_a_vocabulary_that_is_none_is_refused(tmp_path, change):
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, **change}))
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json has a vocabulary or added tokens that cannot be read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has a vocabulary, added tokens or merges that cannot be read"):
         read_tokenizer(tmp_path / "tokenizer.json")
 
 
