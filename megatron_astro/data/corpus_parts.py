@@ -5,6 +5,7 @@ Parquet file. A line that is no document is handed on with the reason, never ski
 """
 
 import gzip
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -88,13 +89,14 @@ def _open_at_line(part: CorpusPart) -> BinaryIO:
     stream = part.path.open("rb", buffering=1 << 20)
     if part.start > 0:
         stream.seek(part.start - 1)
-        _skip_line(stream)
+        _skip_line(stream, part.stop - part.start + 1)
     return stream
 
 
-def _skip_line(stream: BinaryIO) -> None:
-    while (piece := stream.readline(1 << 20)) and not piece.endswith(b"\n"):
-        pass
+def _skip_line(stream: BinaryIO, most_bytes: int = sys.maxsize) -> None:
+    """Read to the end of the line, but no further than what is asked for: a line over many parts is not read in each to its end."""
+    while most_bytes > 0 and (piece := stream.readline(min(1 << 20, most_bytes))) and not piece.endswith(b"\n"):
+        most_bytes -= len(piece)
 
 
 def _lines(stream: BinaryIO, part: CorpusPart) -> Iterator[bytes]:
