@@ -5,20 +5,26 @@ Parquet file. A line that is no document is handed on with the reason, never ski
 """
 
 import gzip
+import re
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import BinaryIO, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, TypeVar
 
 import msgspec
 
 from megatron_astro.corpus_records import Conversation, Document
 from megatron_astro.errors import DataError
 
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
+
 PART_BYTES = 8 << 20  # a fraction of a second's work: little is lost when a run is stopped
 LONGEST_LINE = 256 << 20  # bytes; what is longer is no document, and must not fill the memory
+ROWS_AT_ONCE = 1024  # of a Parquet file
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 Kind = Literal["lines", "gzip", "parquet"]
 Item = TypeVar("Item", Document, Conversation)
@@ -48,12 +54,7 @@ def cut_corpus(paths: tuple[Path, ...]) -> list[CorpusPart]:
     """The parts of all inputs, in order; DataError names a file that cannot be read."""
     parts: list[CorpusPart] = []
     for number, path in enumerate(paths):
-        try:
-            with path.open("rb") as stream:
-                stream.read(1)
-            size = path.stat().st_size
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}; name an existing JSONL, JSONL.gz or Parquet file") from error
+        size = _readable_bytes(path)
         if path.suffix == ".parquet":
             parts += [
                 CorpusPart(input=number, path=path, kind="parquet", start=at, stop=at + 1) for at in range(_num_groups(path))
@@ -66,6 +67,18 @@ def cut_corpus(paths: tuple[Path, ...]) -> list[CorpusPart]:
                 CorpusPart(input=number, path=path, kind="lines", start=at, stop=min(at + PART_BYTES, size)) for at in starts
             ]
     return parts
+
+
+def _readable_bytes(path: Path) -> int:
+    """The size of a file; DataError where it cannot be read, or not more than once."""
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a plain file; name a JSONL, JSONL.gz or Parquet file")
+        with path.open("rb") as stream:
+            stream.read(1)
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; name an existing JSONL, JSONL.gz or Parquet file") from error
 
 
 def read_part(part: CorpusPart, kind: type[Item]) -> Iterator[Row[Item]]:
@@ -123,7 +136,8 @@ def _decode_line(number: int, line: bytes, decoder: msgspec.json.Decoder[Item], 
         reason = f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); save the file as UTF-8"
         return Row(line=number, item=None, reason=reason)
     except (msgspec.DecodeError, RecursionError) as error:
-        return Row(line=number, item=None, reason=f"not a {kind.__name__}: {error}")
+        fault = "half of a surrogate pair" if "truncated" in str(error) and SURROGATE.search(line) else str(error)
+        return Row(line=number, item=None, reason=f"not a {kind.__name__}: {fault}")
     return _checked(number, item)
 
 
@@ -146,27 +160,51 @@ def _num_groups(path: Path) -> int:
 
     try:
         with ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if repeated := {name for name in names if names.count(name) > 1}:
+                raise DataError(f"{path} has more than one column {min(repeated)!r}; leave one of them")
             return int(file.num_row_groups)
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file: {error}; get a complete file") from error
+        raise DataError(f"{path} is not a Parquet file: {_one_line(error)}; get a complete file") from error
 
 
 def _read_group(part: CorpusPart, kind: type[Item]) -> Iterator[Row[Item]]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
+    wanted = {field.name for field in fields(kind)}
     try:
         with ParquetFile(part.path) as file:
-            rows = file.read_row_group(part.start).to_pylist()
+            columns = [name for name in file.schema_arrow.names if name in wanted]
+            batches = file.iter_batches(ROWS_AT_ONCE, row_groups=[part.start], columns=columns)
+            rows = (row for batch in batches for row in _rows(batch))
+            yield from (_convert_row(number, row, kind) for number, row in enumerate(rows, start=1))
     except (ArrowException, OSError) as error:
-        raise DataError(f"cannot read row group {part.start} of {part.path}: {error}; get a complete file") from error
-    for number, row in enumerate(rows, start=1):
-        try:
-            item = msgspec.convert({key: value for key, value in row.items() if value is not None}, kind)
-        except msgspec.ValidationError as error:
-            yield Row(line=number, item=None, reason=f"not a {kind.__name__}: {error}")
-            continue
-        yield _checked(number, item)
+        raise DataError(f"cannot read row group {part.start} of {part.path}: {_one_line(error)}; get a complete file") from error
+
+
+def _rows(batch: "RecordBatch") -> list[dict[str, object] | ValueError]:
+    """The rows of a batch; where Python cannot have one (text that is not UTF-8, times it does not know), why."""
+    try:
+        return list(batch.to_pylist())
+    except ValueError as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [row for number in range(batch.num_rows) for row in _rows(batch.slice(number, 1))]
+
+
+def _convert_row(number: int, row: dict[str, object] | ValueError, kind: type[Item]) -> Row[Item]:
+    if isinstance(row, ValueError):
+        return Row(line=number, item=None, reason=f"not a {kind.__name__}: {_one_line(row)}")
+    try:
+        item = msgspec.convert({key: value for key, value in row.items() if value is not None}, kind)
+    except msgspec.ValidationError as error:
+        return Row(line=number, item=None, reason=f"not a {kind.__name__}: {error}")
+    return _checked(number, item)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def part_plan(part: CorpusPart) -> dict[str, str | int]:
