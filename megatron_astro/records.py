@@ -224,7 +224,7 @@ def read_record(path: Path, kind: type[Record]) -> Record:
         raise DataError(f"{path} does not exist; it should hold a {kind.__name__}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; it should be a file that holds a {kind.__name__}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not a {kind.__name__}: {error}") from error
 
 
@@ -262,5 +262,5 @@ def read_numbered_lines(path: Path, kind: type[Record]) -> Iterator[tuple[int, R
                     f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
                     "save the file as UTF-8"
                 ) from error
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: not a {kind.__name__}: {error}") from error

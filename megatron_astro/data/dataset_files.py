@@ -101,9 +101,7 @@ def _checksums(path: Path, written: Path, prefix: Path) -> FileChecksums:
 
 def described_file(prefix: Path, checksums: FileChecksums) -> Path:
     """The path of a file that a sidecar describes; DataError where its name leads elsewhere."""
-    path = prefix.with_name(prefix.name + checksums.name)
-    if path not in dataset_files(prefix, loss_mask=True):
-        raise DataError(
-            f"{dataset_file(prefix, 'json')} describes a file {checksums.name!r}, which no dataset has; write it again"
-        )
-    return path
+    for path in dataset_files(prefix, loss_mask=True):
+        if path.name == prefix.name + checksums.name:
+            return path
+    raise DataError(f"{dataset_file(prefix, 'json')} describes a file {checksums.name!r}, which no dataset has; write it again")

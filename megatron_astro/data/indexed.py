@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from megatron_astro.errors import DataError
+from megatron_astro.errors import ConfigError, DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -39,6 +39,8 @@ Tokens = npt.NDArray[np.int64]
 
 def dataset_file(prefix: Path, ending: str) -> Path:
     """The file of a dataset with one of the endings bin, idx, json, ids: the ending is added, dots in the prefix are kept."""
+    if prefix.name in ("", ".."):
+        raise ConfigError(f"{str(prefix)!r} is a folder, not the path of a dataset; give a folder and a name, such as data/train")
     return prefix.with_name(f"{prefix.name}.{ending}")
 
 

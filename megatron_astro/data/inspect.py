@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.data.checksums import check_file
-from megatron_astro.data.dataset_files import described_file, id_range, mask_prefix
+from megatron_astro.data.dataset_files import dataset_files, described_file, id_range, mask_prefix
 from megatron_astro.data.indexed import REMEDY, IndexedTokens, dataset_file, open_indexed
 from megatron_astro.data.token_dataset import DocumentId, document_namer, read_sidecar
 from megatron_astro.data.tokenizer import TextTokenizer
@@ -43,9 +43,8 @@ def verify_dataset(prefix: Path) -> VerifiedDataset:
     """Check a dataset's index, and its contents against the checksums and the range of ids in its sidecar; DataError names what differs."""
     path = dataset_file(prefix, "json")
     described = read_record(path, DatasetRecord) if path.exists() else None
-    if described is not None:
-        for checksums in described.files:
-            check_file(described_file(prefix, checksums), checksums.num_bytes, checksums.crc32c)
+    if described is not None and described.files:
+        _check_files(prefix, described)
     tokens = open_indexed(prefix)
     record = read_sidecar(tokens)
     lowest, highest = id_range(tokens.ids)
@@ -60,6 +59,14 @@ def verify_dataset(prefix: Path) -> VerifiedDataset:
         if record.loss_mask:
             _check_mask(tokens)
     return VerifiedDataset(tokens=tokens, record=record, lowest_id=lowest, highest_id=highest)
+
+
+def _check_files(prefix: Path, record: DatasetRecord) -> None:
+    files = {described_file(prefix, checksums): checksums for checksums in record.files}
+    if missing := set(dataset_files(prefix, loss_mask=record.loss_mask)) - set(files):
+        raise DataError(f"{dataset_file(prefix, 'json')} has no checksums of {min(missing)}; {REMEDY}")
+    for path, checksums in files.items():
+        check_file(path, checksums.num_bytes, checksums.crc32c)
 
 
 def _check_digests(prefix: Path, record: DatasetRecord) -> None:

@@ -45,6 +45,9 @@ class TokenizeRequest:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("no corpus is named; name at least one file")
+        for path in (*self.inputs, self.tokenizer, self.prefix):
+            if not _is_utf8(path):
+                raise ConfigError(f"the name of {str(path)!a} is not UTF-8, and the dataset's .json could not hold it; rename it")
         if self.shuffle_seed is not None and not 0 <= self.shuffle_seed < 2**64:
             raise ConfigError(f"--seed is {self.shuffle_seed}; it must lie between 0 and 2^64 - 1")
         if self.max_rejects < 0:
@@ -60,3 +63,11 @@ class TokenizeRequest:
     def num_workers(self) -> int:
         """Processes, counted."""
         return self.workers or len(os.sched_getaffinity(0))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

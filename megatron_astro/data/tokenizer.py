@@ -191,7 +191,7 @@ def read_config(path: Path) -> dict[str, object]:
 def _parse_object(path: Path, content: bytes) -> dict[str, Any]:
     try:
         parsed = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; copy the model's own file there") from error
     if not isinstance(parsed, dict):
         raise DataError(f"{path} holds a {type(parsed).__name__}, not an object; copy the model's own file there")

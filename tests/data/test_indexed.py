@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatase
 
 from megatron_astro.data.indexed import DTYPE_CODES, HEADER, MAGIC, dataset_file, open_indexed, token_dtype
 from megatron_astro.data.indexed_writer import IndexedWriter
-from megatron_astro.errors import DataError
+from megatron_astro.errors import ConfigError, DataError
 
 DOCUMENTS = [[3, 1, 4], [1], [], [5, 9, 2, 6]]
 
@@ -31,6 +32,12 @@ def write_index(
     tables = np.array(lengths, "<i4").tobytes() + np.array(pointers, "<i8").tobytes() + np.array(ends, "<i8").tobytes()
     dataset_file(prefix, "idx").write_bytes(header + tables)
     dataset_file(prefix, "bin").write_bytes(bytes(8))
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/", "out/.."])
+def test_a_folder_is_no_path_of_a_dataset(folder):
+    with pytest.raises(ConfigError, match="is a folder, not the path of a dataset"):
+        dataset_file(Path(folder), "idx")
 
 
 def test_reads_what_was_written(dataset):

@@ -101,6 +101,17 @@ def test_a_wrong_range_in_the_sidecar_is_found(prefix):
         verify_dataset(prefix)
 
 
+def test_a_sidecar_of_other_files_is_refused(prefix):
+    path = dataset_file(prefix, "json")
+    content = path.read_text()
+    path.write_text(content.replace('"name": ".ids"', '"name": "/../../.ids"'))
+    with pytest.raises(DataError, match=r"data\.json describes a file '/\.\./\.\./\.ids', which no dataset has"):
+        verify_dataset(prefix)
+    path.write_text(content.replace('"name": ".ids"', '"name": ".bin"'))
+    with pytest.raises(DataError, match=r"data\.json has no checksums of .*data\.ids"):
+        verify_dataset(prefix)
+
+
 def test_another_tokenizer_is_refused(prefix, tiny_tokenizer_folder, tmp_path):
     content = (tiny_tokenizer_folder / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(content + " ")

@@ -97,6 +97,7 @@ def test_vocabulary_reaches_to_the_highest_id(folder):
         ("tokenizer.json", b'{"model": {}}', "tokenizer.json is not a tokenizer"),
         ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}', "tokenizer.json has an empty vocabulary"),
         ("tokenizer_config.json", b"nonsense", "tokenizer_config.json is not JSON"),
+        ("tokenizer_config.json", b"[" * 100_000, "tokenizer_config.json is not JSON: maximum recursion depth"),
         ("tokenizer_config.json", b'{"eos_token": "<|eot|>"}', r"has no token '<\|eot\|>'"),
         ("generation_config.json", b"3", "generation_config.json holds a int, not an object"),
         ("config.json", b'{"eos_token_id": 300}', "config.json: eos_token_id is 300, but the tokenizer's ids run from 0 to 299"),
