@@ -1,10 +1,13 @@
 """Tasks spread over processes: results come back as they are done, and a process that dies is noticed at once.
 
-Each worker talks to the parent through a pipe of its own. When the parent dies, however it dies, the pipe closes and the worker ends.
+Each worker talks to the parent through a pipe of its own. When the parent dies, however it dies, its workers end at once, in the middle
+of a task too: none goes on writing beside the run that follows.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
@@ -94,6 +97,7 @@ class _Workers(Generic[Task, Result]):
 
 def _serve(connection: Connection, make_worker: Callable[[], Callable[[Task], Result]]) -> None:
     """A worker's life: a task in, its result or the user's error out, until the parent closes the pipe."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work = make_worker()
         while True:
@@ -105,3 +109,10 @@ def _serve(connection: Connection, make_worker: Callable[[], Callable[[Task], Re
             connection.send(result)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

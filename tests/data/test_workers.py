@@ -1,7 +1,12 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
+import psutil
 import pytest
 
 from megatron_astro.data.workers import run_tasks
@@ -38,3 +43,40 @@ def test_a_dead_worker_is_noticed():
     with pytest.raises(DataError, match=r"a worker process ended early \(killed by signal 9\)"):
         list(run_tasks(make_square, [14, 1, 2], 2))
     assert time.monotonic() - started_at < 60
+
+
+def make_slow(folder):
+    return partial(slow, folder)
+
+
+def slow(folder, task):
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def test_workers_die_with_their_parent_in_the_middle_of_a_task(tmp_path):
+    """They went on with their part beside the run that followed, and wrote it into that one's folder."""
+    program = (
+        "import sys; from functools import partial; from pathlib import Path; from megatron_astro.data.workers import run_tasks\n"
+        "from tests.data.test_workers import make_slow\n"
+        "if __name__ == '__main__': list(run_tasks(partial(make_slow, Path(sys.argv[1])), [1, 2], 2))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=Path(__file__).parents[2]) as parent:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        parent.kill()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    ended = wait_until(lambda: not any(map(runs, workers)))
+    for number in filter(runs, workers):
+        os.kill(number, signal.SIGKILL)
+    assert (len(workers), ended) == (2, True)
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 20
+    while not (found := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def runs(number):
+    return psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE
