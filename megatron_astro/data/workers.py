@@ -98,11 +98,12 @@ class _Workers(Generic[Task, Result]):
 def _serve(connection: Connection, make_worker: Callable[[], Callable[[Task], Result]]) -> None:
     """A worker's life: a task in, its result or the user's error out, until the parent closes the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    work: Callable[[Task], Result] | None = None
     try:
-        work = make_worker()
         while True:
             task = connection.recv()
             try:
+                work = work or make_worker()
                 result: Result | AstroError | OSError = work(task)
             except (AstroError, OSError) as error:
                 result = error

@@ -38,6 +38,16 @@ def test_the_users_errors_come_through(num_workers):
         list(run_tasks(make_square, [1, 2, 13, 3], num_workers))
 
 
+def make_nothing():
+    raise DataError("there is no tokenizer")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_cannot_be_made_says_why(num_workers):
+    with pytest.raises(DataError, match="there is no tokenizer"):
+        list(run_tasks(make_nothing, [1, 2, 3], num_workers))
+
+
 def test_a_dead_worker_is_noticed():
     started_at = time.monotonic()
     with pytest.raises(DataError, match=r"a worker process ended early \(killed by signal 9\)"):
