@@ -54,6 +54,8 @@ def held_folder(folder: Path, instead: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
+                raise BlockingIOError(f"{folder} is no longer there")  # who held it removed or renamed it just now
         except BlockingIOError as error:
             raise ConfigError(f"{folder} is being written by another process; wait for it, or name another {instead}") from error
         yield

@@ -1,11 +1,12 @@
 import errno
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
 from megatron_astro.errors import ConfigError
-from megatron_astro.files import atomic_file, fault_and_remedy, require_writable_file, write_atomic
+from megatron_astro.files import atomic_file, fault_and_remedy, held_folder, require_writable_file, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,18 @@ def test_an_output_that_is_an_input_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="is read by this command; name another file to write"):
             require_writable_file(output, None, source)
     assert source.read_text() == "questions"
+
+
+def test_a_folder_that_was_removed_before_it_was_held_is_not_held(tmp_path, monkeypatch):
+    """Its holder ended and removed it; two others could have held a folder of that name, one of them the removed one."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    lock = fcntl.flock
+
+    def remove_first(descriptor, how):
+        folder.rmdir()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with pytest.raises(ConfigError, match="work is being written by another process"), held_folder(folder, "output"):
+        pass
