@@ -7,6 +7,8 @@ be told, because a template makes something else of a message once others follow
 it stands for at least one character of an assistant's part.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -33,6 +35,12 @@ class ChatEncoder:
         self._template = _chat_template(tokenizer.folder, config)
         self._special = _special_tokens(config)
         self._closers = tokenizer.added_tokens()
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of what the folder adds to the tokenizer's own file, by name."""
+        special = json.dumps(self._special, sort_keys=True)
+        contents = {"chat template": self._template, "special tokens of the chat template": special}
+        return {name: hashlib.sha256(content.encode()).hexdigest() for name, content in contents.items()}
 
     def encode(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
         """Ids of a conversation, and for each 1 if a loss is taken on it, 0 if not.
@@ -95,7 +103,10 @@ class ChatEncoder:
 def _chat_template(folder: Path, config: Mapping[str, object]) -> str:
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     named = config.get("chat_template")
     if isinstance(named, list):
         named = next(

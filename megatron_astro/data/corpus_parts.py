@@ -9,7 +9,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, TypeVar
 
@@ -27,6 +27,7 @@ ROWS_AT_ONCE = 1024  # of a Parquet file
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 Kind = Literal["lines", "gzip", "parquet"]
+KINDS: dict[str, Kind] = {".gz": "gzip", ".parquet": "parquet"}
 Item = TypeVar("Item", Document, Conversation)
 
 
@@ -50,22 +51,24 @@ class Row(Generic[Item]):
     reason: str = ""
 
 
+def corpus_kind(path: Path) -> Kind:
+    """How a file is read, by its ending."""
+    return KINDS.get(path.suffix, "lines")
+
+
 def cut_corpus(paths: tuple[Path, ...]) -> list[CorpusPart]:
     """The parts of all inputs, in order; DataError names a file that cannot be read."""
     parts: list[CorpusPart] = []
     for number, path in enumerate(paths):
         size = _readable_bytes(path)
-        if path.suffix == ".parquet":
-            parts += [
-                CorpusPart(input=number, path=path, kind="parquet", start=at, stop=at + 1) for at in range(_num_groups(path))
-            ]
-        elif path.suffix == ".gz":
-            parts.append(CorpusPart(input=number, path=path, kind="gzip", start=0, stop=size))
+        kind = corpus_kind(path)
+        if kind == "parquet":
+            parts += [CorpusPart(input=number, path=path, kind=kind, start=at, stop=at + 1) for at in range(_num_groups(path))]
+        elif kind == "gzip":
+            parts.append(CorpusPart(input=number, path=path, kind=kind, start=0, stop=size))
         else:
             starts = range(0, size, PART_BYTES)
-            parts += [
-                CorpusPart(input=number, path=path, kind="lines", start=at, stop=min(at + PART_BYTES, size)) for at in starts
-            ]
+            parts += [CorpusPart(input=number, path=path, kind=kind, start=at, stop=min(at + PART_BYTES, size)) for at in starts]
     return parts
 
 
@@ -205,8 +208,3 @@ def _convert_row(number: int, row: dict[str, object] | ValueError, kind: type[It
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def part_plan(part: CorpusPart) -> dict[str, str | int]:
-    """A part as JSON can hold it, to recognise it by after a restart."""
-    return {**asdict(part), "path": str(part.path)}

@@ -1,7 +1,8 @@
 """The files of a dataset beside `.bin/.idx`, written together or not at all: names, loss mask, sidecar with checksums of them all."""
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from megatron_astro.data.merge_parts import MergedParts
 from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.errors import DataError
-from megatron_astro.files import atomic_file
+from megatron_astro.files import fsync_path
 from megatron_astro.provenance import combined_sha256, current_provenance, file_sha256
 from megatron_astro.records import to_plain
 
+PUBLISHING = "publishing"  # in the work folder: the files of the dataset are being put in their places
 IDS_AT_ONCE = 1 << 20  # two to four MiB: they stay in the processor's cache
 
 
@@ -45,12 +47,9 @@ def write_files(
 ) -> DatasetRecord:
     """Write all files of a dataset, the `.idx` last of all; return the sidecar."""
     prefix, dtype = request.prefix, token_dtype(tokenizer.vocabulary_size)
-    files = dataset_files(prefix, loss_mask=request.conversations)
-    with ExitStack() as stack:  # left in reverse order: the .idx, which makes the dataset complete, appears last
-        idx = stack.enter_context(atomic_file(files[0]))
-        sidecar = stack.enter_context(atomic_file(dataset_file(prefix, "json")))
-        partial = {path: stack.enter_context(atomic_file(path)) for path in files[1:]} | {files[0]: idx}
-        write_index(idx, documents.tokens, dtype)
+    files, sidecar = dataset_files(prefix, loss_mask=request.conversations), dataset_file(prefix, "json")
+    with published(documents.folder, [*files, sidecar]) as partial:
+        write_index(partial[files[0]], documents.tokens, dtype)
         documents.write_tokens(partial[files[1]], "bin", dtype.itemsize)
         documents.write_names(partial[files[2]])
         if request.conversations:
@@ -77,13 +76,31 @@ def write_files(
             documents_sha256=combined_sha256(input_digests),
             split=request.split,
             bin_sha256=file_sha256(partial[files[1]]),
-            idx_sha256=file_sha256(idx),
+            idx_sha256=file_sha256(partial[files[0]]),
             provenance=current_provenance(),
             inputs=_inputs(request.inputs, input_digests, documents),
             files=tuple(_checksums(path, partial[path], prefix) for path in files),
         )
-        sidecar.write_text(json.dumps(to_plain(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial[sidecar].write_text(json.dumps(to_plain(record), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
+
+
+@contextmanager
+def published(folder: Path, files: list[Path]) -> Iterator[dict[Path, Path]]:
+    """Where to write each file of a dataset meanwhile; when the block ends well they take their places, the first of them last."""
+    written = {path: folder / f"merged.{path.name}" for path in files}
+    try:
+        yield written
+        for path in written.values():
+            fsync_path(path)
+        (folder / PUBLISHING).touch()
+        fsync_path(folder)
+        for path in reversed(files):
+            written[path].replace(path)
+            fsync_path(path.parent)
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)
 
 
 def _inputs(paths: tuple[Path, ...], digests: list[str], documents: MergedParts) -> tuple[InputFile, ...]:

@@ -14,7 +14,7 @@ from megatron_astro._data import gather_spans, permutation
 from megatron_astro.data.corpus_parts import CorpusPart
 from megatron_astro.data.document_names import names_header
 from megatron_astro.data.indexed import map_file
-from megatron_astro.data.tokenize_part import PartRecord, part_file
+from megatron_astro.data.tokenize_part import TABLE, PartRecord, part_file
 
 PIECE_BYTES = 64 << 20
 ORDER_STREAM = 0  # of the seeded generator
@@ -87,7 +87,7 @@ _TABLES = ("part", "tokens", "token_start", "name_start", "name_bytes", "name_ha
 
 def open_parts(folder: Path, parts: Sequence[CorpusPart], records: Sequence[PartRecord]) -> MergedParts:
     """The tables of all parts, documents in the order of the inputs."""
-    tables = [np.load(part_file(folder, number, "tables.npy")) for number in range(len(parts))]
+    tables = [np.fromfile(part_file(folder, number, "tables"), TABLE) for number in range(len(parts))]
     sizes = [table.size for table in tables]
     lines_before = _lines_before(parts, records)
     return MergedParts(

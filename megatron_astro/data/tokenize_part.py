@@ -3,7 +3,7 @@
 part_000007.bin          ids of the part's documents, in their order, in the number format of the dataset
 part_000007.mask         for conversations: a byte a token, 1 where a loss is taken
 part_000007.names        ids of the documents, UTF-8, end to end
-part_000007.tables.npy   a `TABLE` row a document
+part_000007.tables       a `TABLE` row a document
 part_000007.json         a `PartRecord`, written last
 """
 
@@ -39,6 +39,7 @@ class TokenizeSettings:
     """How documents become tokens: everything that changes a byte of the parts."""
 
     tokenizer: Path
+    tokenizer_digests: dict[str, str]
     conversations: bool
     split: str
     bos_id: int | None
@@ -55,6 +56,11 @@ class PartRecord:
     num_tokens: int
     num_characters: int
     rejects: tuple[Reject, ...]
+
+
+def tokenizer_digests(tokenizer: TextTokenizer, chat: ChatEncoder | None) -> dict[str, str]:
+    """What of a tokenizer's folder decides the ids of texts, or of conversations, by name."""
+    return {"tokenizer": tokenizer.sha256, **(chat.digests() if chat is not None else {})}
 
 
 def part_file(folder: Path, number: int, ending: str) -> Path:
@@ -75,7 +81,10 @@ class PartWorker:
 
     def with_tokenizer(self, tokenizer: TextTokenizer) -> Callable[[tuple[int, CorpusPart]], PartRecord]:
         """The function, with a tokenizer that this process has loaded already."""
-        encode = _conversations(tokenizer) if self.settings.conversations else _documents(tokenizer)
+        chat = ChatEncoder(tokenizer) if self.settings.conversations else None
+        if tokenizer_digests(tokenizer, chat) != self.settings.tokenizer_digests:
+            raise DataError(f"the tokenizer in {tokenizer.folder} changed while this command ran; run it again")
+        encode = _documents(tokenizer) if chat is None else _conversations(chat)
 
         def work(task: tuple[int, CorpusPart]) -> PartRecord:
             number, part = task
@@ -109,9 +118,7 @@ def _documents(tokenizer: TextTokenizer) -> Encode:
     return encode
 
 
-def _conversations(tokenizer: TextTokenizer) -> Encode:
-    chat = ChatEncoder(tokenizer)
-
+def _conversations(chat: ChatEncoder) -> Encode:
     def encode(items: Items) -> _Encoded:
         all_ids: list[int] = []
         all_mask: list[int] = []
@@ -153,14 +160,13 @@ class _PartWriter:
         self._num_lines = self._num_tokens = self._num_characters = 0
 
     def write(self, part: CorpusPart, folder: Path, number: int) -> PartRecord:
-        endings = ("tables.npy", "names", "mask", "bin")
+        endings = ("tables", "names", "mask", "bin")
         with ExitStack() as files:
             partial = {ending: files.enter_context(atomic_file(part_file(folder, number, ending))) for ending in endings}
             with partial["bin"].open("wb") as ids, partial["mask"].open("wb") as mask, partial["names"].open("wb") as names:
                 for rows in self._batches(part):
                     self._write_rows(rows, ids, mask, names)
-            with partial["tables.npy"].open("wb") as stream:
-                np.save(stream, np.concatenate([np.empty(0, TABLE), *self._tables]))
+            partial["tables"].write_bytes(np.concatenate([np.empty(0, TABLE), *self._tables]).tobytes())
         record = PartRecord(
             num_lines=self._num_lines,
             num_documents=sum(table.size for table in self._tables),

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import warnings
@@ -10,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from megatron_astro.data.indexed import dataset_file
 from megatron_astro.data.indexed_writer import IndexedWriter
+from megatron_astro.data.tokenize_request import TokenizeRequest
 
 with warnings.catch_warnings():  # what torch and megatron-core say about themselves when first imported is not ours to mend
     warnings.simplefilter("ignore")
@@ -38,6 +40,37 @@ def write_numbered(write_tokens):
         return write_tokens(prefix, [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """Texts of 150 documents, doc-0 to doc-149."""
+    return [f"Star {number} lies {number * 7} parsecs away." + " It shines." * (number % 5) for number in range(150)]
+
+
+@pytest.fixture
+def corpus(tmp_path, texts):
+    """A JSONL file of those documents."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"id": f"doc-{number}", "text": text}) + "\n" for number, text in enumerate(texts)))
+    return path
+
+
+@pytest.fixture
+def request_for(corpus, tiny_tokenizer_folder, tmp_path):
+    """A function that makes the request to tokenise that corpus to out/data, with changes."""
+
+    def make(**changes):
+        base = TokenizeRequest(inputs=(corpus,), tokenizer=tiny_tokenizer_folder, prefix=tmp_path / "out" / "data")
+        return dataclasses.replace(base, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bytes_of():
+    """A function that reads the files of a dataset, its sidecar left out."""
+    return lambda prefix: {ending: dataset_file(prefix, ending).read_bytes() for ending in ("bin", "idx", "ids")}
 
 
 SPLIT_RULE = (

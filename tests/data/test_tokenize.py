@@ -1,4 +1,3 @@
-import dataclasses
 import gzip
 import json
 import shutil
@@ -17,15 +16,11 @@ from megatron_astro.data.indexed import dataset_file, open_indexed
 from megatron_astro.data.inspect import verify_dataset
 from megatron_astro.data.token_dataset import TokenDataset, read_sidecar
 from megatron_astro.data.tokenize import write_dataset
-from megatron_astro.data.tokenize_request import TokenizeRequest
 from megatron_astro.data.tokenizer import TextTokenizer
-from megatron_astro.errors import ConfigError, DataError
+from megatron_astro.errors import DataError
 from megatron_astro.provenance import file_sha256
 
 TOOL = Path(__file__).parents[2] / "tools" / "tokenize_corpus.py"
-TEXTS = [f"Star {number} lies {number * 7} parsecs away." + " It shines." * (number % 5) for number in range(150)]
-LINES = [json.dumps({"id": f"doc-{number}", "text": text}) for number, text in enumerate(TEXTS)]
-FILES = ("bin", "idx", "ids")
 
 
 @pytest.fixture(scope="module")
@@ -33,34 +28,14 @@ def tokenizer(tiny_tokenizer_folder):
     return TextTokenizer(tiny_tokenizer_folder)
 
 
-@pytest.fixture
-def corpus(tmp_path):
-    path = tmp_path / "corpus.jsonl"
-    path.write_text("\n".join(LINES) + "\n")
-    return path
-
-
-@pytest.fixture
-def request_for(corpus, tiny_tokenizer_folder, tmp_path):
-    def make(**changes):
-        base = TokenizeRequest(inputs=(corpus,), tokenizer=tiny_tokenizer_folder, prefix=tmp_path / "out" / "data")
-        return dataclasses.replace(base, **changes)
-
-    return make
-
-
-def bytes_of(prefix):
-    return {ending: dataset_file(prefix, ending).read_bytes() for ending in FILES}
-
-
 @pytest.mark.parametrize(("bos_id", "eos_id"), [(None, None), (None, 0), (1, 0)])
-def test_dataset_holds_the_documents_in_order(request_for, tokenizer, bos_id, eos_id):
+def test_dataset_holds_the_documents_in_order(request_for, tokenizer, bos_id, eos_id, texts):
     request = request_for(bos_id=bos_id, eos_id=eos_id)
     record = write_dataset(request).record
     tokens = open_indexed(request.prefix)
     assert read_sidecar(tokens) == record
     before, after = [] if bos_id is None else [bos_id], [] if eos_id is None else [eos_id]
-    for number, text in enumerate(TEXTS):
+    for number, text in enumerate(texts):
         assert tokens.document(number).tolist() == before + tokenizer.encode(text) + after
     dataset = TokenDataset(request.prefix, 300)
     assert [dataset.document_id(number) for number in range(150)] == [f"doc-{number}" for number in range(150)]
@@ -79,7 +54,7 @@ def test_dataset_holds_the_documents_in_order(request_for, tokenizer, bos_id, eo
     assert sorted(path.name for path in request.prefix.parent.iterdir()) == ["data.bin", "data.ids", "data.idx", "data.json"]
 
 
-def test_bytes_do_not_depend_on_workers_or_parts(request_for, tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_workers_or_parts(request_for, tmp_path, monkeypatch, bytes_of):
     monkeypatch.setattr(corpus_parts, "PART_BYTES", 1000)
     written = {}
     for name, workers in (("one", 1), ("two", 2), ("three", 3)):
@@ -90,27 +65,28 @@ def test_bytes_do_not_depend_on_workers_or_parts(request_for, tmp_path, monkeypa
     assert written["one"] == written["two"] == written["three"] == bytes_of(tmp_path / "whole")
 
 
-def test_shuffle_is_a_permutation_chosen_by_the_seed(request_for, tmp_path, tokenizer):
+def test_shuffle_is_a_permutation_chosen_by_the_seed(request_for, tmp_path, tokenizer, texts):
     orders = {}
     for seed in (1, 2):
         write_dataset(request_for(prefix=tmp_path / str(seed), shuffle_seed=seed))
         names = open_names(dataset_file(tmp_path / str(seed), "ids"))
         orders[seed] = [int(names.name(number).removeprefix("doc-")) for number in range(150)]
         tokens = open_indexed(tmp_path / str(seed))
-        assert all(tokens.document(at).tolist() == tokenizer.encode(TEXTS[number]) for at, number in enumerate(orders[seed]))
+        assert all(tokens.document(at).tolist() == tokenizer.encode(texts[number]) for at, number in enumerate(orders[seed]))
         assert (names.lines - 1).tolist() == orders[seed]
     assert sorted(orders[1]) == sorted(orders[2]) == list(range(150))
     assert orders[1] != orders[2]
     assert orders[1] != sorted(orders[1])
 
 
-def test_archives_and_parquet_hold_the_same_documents(request_for, tmp_path):
+def test_archives_and_parquet_hold_the_same_documents(request_for, tmp_path, corpus):
     import pyarrow
     from pyarrow import parquet
 
+    lines = corpus.read_text().splitlines()
     with gzip.open(tmp_path / "first.jsonl.gz", "wt") as stream:
-        stream.write("\n".join(LINES[:60]))
-    rows = [json.loads(line) for line in LINES[60:]]
+        stream.write("\n".join(lines[:60]))
+    rows = [json.loads(line) for line in lines[60:]]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rest.parquet", row_group_size=40)
     write_dataset(request_for())
     record = write_dataset(
@@ -162,41 +138,7 @@ def test_no_documents_are_named(request_for, corpus):
         write_dataset(request_for(split="all"))
 
 
-def test_existing_dataset_is_kept(request_for, tmp_path):
-    write_dataset(request_for())
-    before = bytes_of(tmp_path / "out" / "data")
-    with pytest.raises(ConfigError, match=r"data\.idx exists already"):
-        write_dataset(request_for(shuffle_seed=1))
-    assert bytes_of(tmp_path / "out" / "data") == before
-
-
-def test_a_json_that_is_no_sidecar_is_kept(request_for, tmp_path):
-    papers = tmp_path / "papers.json"
-    papers.write_text('{"id": "a", "text": "years of work"}\n')
-    with pytest.raises(ConfigError, match=r"papers\.json exists and describes no dataset; it would be overwritten"):
-        write_dataset(request_for(prefix=tmp_path / "papers"))
-    with pytest.raises(ConfigError, match=r"papers\.json is read by this command"):
-        write_dataset(request_for(prefix=tmp_path / "papers", inputs=(papers,)))
-    assert papers.read_text() == '{"id": "a", "text": "years of work"}\n'
-
-
-def test_a_folder_that_is_not_ours_is_kept(request_for, tmp_path):
-    (tmp_path / "out" / "data.work").mkdir(parents=True)
-    (tmp_path / "out" / "data.work" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"data\.work exists and is no work folder of this command"):
-        write_dataset(request_for())
-    assert (tmp_path / "out" / "data.work" / "thesis.txt").exists()
-
-
-def test_a_run_killed_between_its_files_can_be_repeated(request_for, tmp_path):
-    write_dataset(request_for())
-    before = bytes_of(tmp_path / "out" / "data")
-    dataset_file(tmp_path / "out" / "data", "idx").unlink()  # the .idx is the last to appear
-    write_dataset(request_for())
-    assert bytes_of(tmp_path / "out" / "data") == before
-
-
-def test_a_stopped_run_goes_on_and_a_changed_one_starts_afresh(request_for, corpus, tmp_path, monkeypatch, tiny_tokenizer_folder):
+def test_a_stopped_run_goes_on(request_for, corpus, tmp_path, monkeypatch, bytes_of):
     """The third part fails once: what is done before stays, and is not read again, unless the corpus has changed."""
     monkeypatch.setattr(corpus_parts, "PART_BYTES", 1000)
     write_dataset(request_for(prefix=tmp_path / "whole"))
@@ -237,7 +179,7 @@ def wait_for(what):
 
 
 @pytest.mark.slow
-def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder):
+def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder, bytes_of):
     """kill -9 of the command and of a worker, again and again, until a run comes to its end."""
     corpus = tmp_path / "corpus.jsonl"
     with corpus.open("w") as stream:
@@ -259,16 +201,6 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder):
     done = subprocess.run([*command, "--output", tmp_path / "killed"], check=True, capture_output=True, text=True)
     assert "going on with" in done.stderr
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
-
-
-def test_two_runs_of_one_output_do_not_mix(request_for, tmp_path):
-    import fcntl
-
-    (tmp_path / "out" / "data.work").mkdir(parents=True)
-    with (tmp_path / "out" / "data.work" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another run is writing"):
-            write_dataset(request_for())
 
 
 def test_conversations_get_a_mask_beside_that_megatron_can_read(request_for, tiny_tokenizer_folder, tmp_path):
