@@ -49,19 +49,20 @@ def write_files(
     prefix, dtype = request.prefix, token_dtype(tokenizer.vocabulary_size)
     files, sidecar = dataset_files(prefix, loss_mask=request.conversations), dataset_file(prefix, "json")
     with published(documents.folder, [*files, sidecar]) as partial:
-        write_index(partial[files[0]], documents.tokens, dtype)
+        lengths = documents.lengths()
+        write_index(partial[files[0]], lengths, dtype)
         documents.write_tokens(partial[files[1]], "bin", dtype.itemsize)
         documents.write_names(partial[files[2]])
         if request.conversations:
-            write_index(partial[files[3]], documents.tokens, np.dtype(np.uint8))
+            write_index(partial[files[3]], lengths, np.dtype(np.uint8))
             documents.write_tokens(partial[files[4]], "mask", 1)
         lowest, highest = id_range(map_file(partial[files[1]]).view(dtype))
         record = DatasetRecord(
             tokenizer=str(tokenizer.folder),
             tokenizer_sha256=tokenizer.sha256,
             vocabulary_size=tokenizer.vocabulary_size,
-            num_documents=documents.tokens.size,
-            num_tokens=int(documents.tokens.sum(dtype=np.int64)),
+            num_documents=lengths.size,
+            num_tokens=int(lengths.sum(dtype=np.int64)),
             dtype=dtype.name,
             lowest_id=lowest,
             highest_id=highest,
@@ -104,7 +105,7 @@ def published(folder: Path, files: list[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def _inputs(paths: tuple[Path, ...], digests: list[str], documents: MergedParts) -> tuple[InputFile, ...]:
-    counts = np.bincount(documents.input, minlength=len(paths)).tolist()
+    counts = documents.count_by_input(len(paths))
     return tuple(
         InputFile(path=str(path), sha256=digest, num_documents=count)
         for path, digest, count in zip(paths, digests, counts, strict=True)

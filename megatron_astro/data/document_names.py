@@ -10,6 +10,7 @@ bytes    content, little-endian
 """
 
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 from megatron_astro.data.indexed import REMEDY, map_file
 from megatron_astro.errors import DataError
+
+Numbers = npt.NDArray[np.integer]
 
 MAGIC = b"MAIDS\0\0\1"
 HEADER = struct.Struct("<8sq")
@@ -78,8 +81,12 @@ def open_names(path: Path) -> DocumentNames:
     )
 
 
-def names_header(sizes: npt.NDArray[np.int64], lines: npt.NDArray[np.int64], inputs: npt.NDArray[np.int32]) -> bytes:
-    """All of a `.ids` file but the names: their sizes in bytes, their lines and inputs, [documents] each."""
-    bounds = np.concatenate([np.zeros(1, "<i8"), np.cumsum(sizes, dtype="<i8")])
-    tables = (bounds, lines.astype("<i8"), inputs.astype("<i4"))
-    return HEADER.pack(MAGIC, sizes.size) + b"".join(table.tobytes() for table in tables)
+def names_tables(count: int, sizes: Iterable[Numbers], lines: Iterable[Numbers], inputs: Iterable[Numbers]) -> Iterator[bytes]:
+    """All of a `.ids` file but the names: their sizes in bytes, their lines and inputs, [documents] each, given and made block by block."""
+    yield HEADER.pack(MAGIC, count) + bytes(8)
+    end = 0
+    for block in sizes:
+        yield (end + np.cumsum(block)).astype("<i8").tobytes()
+        end += int(block.sum())
+    yield from (block.astype("<i8").tobytes() for block in lines)
+    yield from (block.astype("<i4").tobytes() for block in inputs)

@@ -1,10 +1,11 @@
 """Finished parts to one dataset: the order of its documents, then each file written in that order, a piece at a time.
 
-Memory: 28 bytes a document for the tables, as much again for the order, and one piece of `PIECE_BYTES`.
+Memory: 24 bytes a document for the tables, 8 for an order that is not that of the inputs, and 28 while names are compared; besides, some
+hundred MB for the documents of a piece. Parts are opened one after another: a large corpus has more than a process may open.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from megatron_astro._data import gather_spans, permutation
 from megatron_astro.data.corpus_parts import CorpusPart
-from megatron_astro.data.document_names import names_header
+from megatron_astro.data.document_names import names_tables
 from megatron_astro.data.indexed import map_file
 from megatron_astro.data.tokenize_part import TABLE, PartRecord, part_file
 
 PIECE_BYTES = 64 << 20
+DOCUMENTS_AT_ONCE = 1 << 20
 ORDER_STREAM = 0  # of the seeded generator
 
 Index = npt.NDArray[np.int64]
@@ -33,80 +35,128 @@ class RejectedLine:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MergedParts:
-    """All documents of all parts, [documents] each: part, tokens, place of its tokens and its name there; line and input they are from."""
+    """All documents of all parts, in the order of the inputs, and the order to write them in (None: the same; it may leave some out).
+
+    Where their tokens and names begin, all parts end to end, [documents + 1]; the line each is from, [documents]; the first document of
+    each part, [parts + 1]; the input each part is from, [parts].
+    """
 
     folder: Path
-    num_parts: int
-    part: Index
-    tokens: npt.NDArray[np.int32]
-    token_start: Index
-    name_start: Index
-    name_bytes: Index
-    name_hash: npt.NDArray[np.uint64]
+    token_bounds: Index
+    name_bounds: Index
     line: Index
+    first_document: Index
     input: npt.NDArray[np.int32]
+    order: Index | None = None
 
-    def take(self, order: Index) -> "MergedParts":
-        """These documents in another order, or some of them."""
-        tables = {name: getattr(self, name)[order] for name in _TABLES}
-        return MergedParts(folder=self.folder, num_parts=self.num_parts, **tables)
+    @property
+    def num_documents(self) -> int:
+        """Documents to write."""
+        return self.line.size if self.order is None else self.order.size
+
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """Tokens of each document as it is written, [documents]."""
+        lengths = np.empty(self.num_documents, np.int32)
+        for start, block in zip(range(0, lengths.size, DOCUMENTS_AT_ONCE), self._blocks(), strict=True):
+            lengths[start : start + block.size] = self.token_bounds[block + 1] - self.token_bounds[block]
+        return lengths
+
+    def count_by_input(self, num_inputs: int) -> list[int]:
+        """Documents to write from each input."""
+        counts = np.zeros(num_inputs, np.int64)
+        for block in self._blocks():
+            counts += np.bincount(self._inputs(block), minlength=num_inputs)
+        return counts.tolist()
 
     def write_tokens(self, path: Path, ending: str, itemsize: int) -> None:
         """The ids, or the mask, of all documents."""
         with path.open("wb") as stream:
-            for piece in self._gather(ending, self.token_start * itemsize, self.tokens.astype(np.int64) * itemsize):
+            for piece in self._gather(ending, self.token_bounds, itemsize):
                 stream.write(piece)
 
     def write_names(self, path: Path) -> None:
         """The `.ids` file."""
+        sizes = (self.name_bounds[block + 1] - self.name_bounds[block] for block in self._blocks())
+        lines = (self.line[block] for block in self._blocks())
+        inputs = (self._inputs(block) for block in self._blocks())
         with path.open("wb") as stream:
-            stream.write(names_header(self.name_bytes, self.line, self.input))
-            for piece in self._gather("names", self.name_start, self.name_bytes):
+            stream.writelines(names_tables(self.num_documents, sizes, lines, inputs))
+            for piece in self._gather("names", self.name_bounds, 1):
                 stream.write(piece)
 
     def name(self, number: int) -> bytes:
-        """The name of one document, read from its part."""
-        names = map_file(part_file(self.folder, int(self.part[number]), "names"))
-        start = int(self.name_start[number])
-        return names[start : start + int(self.name_bytes[number])].tobytes()
+        """The name of one document, counted in the order of the inputs."""
+        one = np.array([number])
+        return self._piece("names", one, self.name_bounds, 1).tobytes()
 
-    def _gather(self, ending: str, starts: Index, sizes: Index) -> Iterator[memoryview]:
-        sources = [map_file(part_file(self.folder, number, ending)) for number in range(self.num_parts)]
-        ends = np.cumsum(sizes)
-        first = 0
-        while first < sizes.size:
-            before = int(ends[first - 1]) if first else 0
-            last = max(int(np.searchsorted(ends, before + PIECE_BYTES, side="right")), first + 1)
-            chosen = slice(first, last)
-            yield gather_spans(sources, self.part[chosen], starts[chosen], sizes[chosen]).data
-            first = last
+    def origin(self, number: int, paths: Sequence[Path]) -> tuple[Path, int]:
+        """File and line of one document, counted in the order of the inputs."""
+        return paths[self._inputs(np.array([number]))[0]], int(self.line[number])
+
+    def _blocks(self) -> Iterator[Index]:
+        """The documents to write, a bounded number at a time."""
+        for start in range(0, self.num_documents, DOCUMENTS_AT_ONCE):
+            stop = min(start + DOCUMENTS_AT_ONCE, self.num_documents)
+            yield np.arange(start, stop) if self.order is None else self.order[start:stop]
+
+    def _parts(self, documents: Index) -> Index:
+        return np.searchsorted(self.first_document, documents, side="right") - 1
+
+    def _inputs(self, documents: Index) -> npt.NDArray[np.int32]:
+        return self.input[self._parts(documents)]
+
+    def _gather(self, ending: str, bounds: Index, itemsize: int) -> Iterator[memoryview]:
+        for block in self._blocks():
+            ends = np.cumsum(bounds[block + 1] - bounds[block]) * itemsize
+            first = 0
+            while first < block.size:
+                before = int(ends[first - 1]) if first else 0
+                last = max(int(np.searchsorted(ends, before + PIECE_BYTES, side="right")), first + 1)
+                yield self._piece(ending, block[first:last], bounds, itemsize).data
+                first = last
+
+    def _piece(self, ending: str, documents: Index, bounds: Index, itemsize: int) -> npt.NDArray[np.uint8]:
+        """The bytes of some documents, gathered part by part, then put in their order."""
+        parts = self._parts(documents)
+        starts = (bounds[documents] - bounds[self.first_document[parts]]) * itemsize
+        sizes = (bounds[documents + 1] - bounds[documents]) * itemsize
+        by_part = np.argsort(parts, kind="stable")
+        runs = np.split(by_part, np.flatnonzero(np.diff(parts[by_part])) + 1)
+        gathered = [_gather_one(part_file(self.folder, int(parts[run[0]]), ending), starts[run], sizes[run]) for run in runs]
+        together = np.concatenate(gathered)
+        if self.order is None:
+            return together
+        places = np.empty_like(sizes)
+        places[by_part] = np.cumsum(sizes[by_part]) - sizes[by_part]
+        return gather_spans([together], np.zeros_like(places), places, sizes)
 
 
-_TABLES = ("part", "tokens", "token_start", "name_start", "name_bytes", "name_hash", "line", "input")
+def _gather_one(path: Path, starts: Index, sizes: Index) -> npt.NDArray[np.uint8]:
+    return gather_spans([map_file(path)], np.zeros_like(starts), starts, sizes)
 
 
 def open_parts(folder: Path, parts: Sequence[CorpusPart], records: Sequence[PartRecord]) -> MergedParts:
     """The tables of all parts, documents in the order of the inputs."""
-    tables = [np.fromfile(part_file(folder, number, "tables"), TABLE) for number in range(len(parts))]
-    sizes = [table.size for table in tables]
-    lines_before = _lines_before(parts, records)
+    first_document = np.cumsum([0, *(record.num_documents for record in records)])
+    total = int(first_document[-1])
+    token_bounds, name_bounds, line = np.zeros(total + 1, np.int64), np.zeros(total + 1, np.int64), np.empty(total, np.int64)
+    for number, (start, before) in enumerate(zip(first_document.tolist(), _lines_before(parts, records).tolist(), strict=False)):
+        table = _table(folder, number)
+        stop = start + table.size
+        token_bounds[start + 1 : stop + 1], name_bounds[start + 1 : stop + 1] = table["tokens"], table["name_bytes"]
+        line[start:stop] = table["line"] + before
     return MergedParts(
         folder=folder,
-        num_parts=len(parts),
-        part=np.repeat(np.arange(len(parts)), sizes),
-        tokens=np.concatenate([table["tokens"] for table in tables]),
-        token_start=np.concatenate([_starts(table["tokens"]) for table in tables]),
-        name_start=np.concatenate([_starts(table["name_bytes"]) for table in tables]),
-        name_bytes=np.concatenate([table["name_bytes"] for table in tables]),
-        name_hash=np.concatenate([table["name_hash"] for table in tables]),
-        line=np.concatenate([table["line"] for table in tables]) + np.repeat(lines_before, sizes),
-        input=np.repeat(np.array([part.input for part in parts], np.int32), sizes),
+        token_bounds=np.cumsum(token_bounds, out=token_bounds),
+        name_bounds=np.cumsum(name_bounds, out=name_bounds),
+        line=line,
+        first_document=first_document,
+        input=np.array([part.input for part in parts], np.int32),
     )
 
 
-def _starts(sizes: npt.NDArray[np.integer]) -> Index:
-    ends = np.cumsum(sizes, dtype=np.int64)
-    return ends - sizes
+def _table(folder: Path, number: int) -> npt.NDArray[np.void]:
+    return np.fromfile(part_file(folder, number, "tables"), TABLE)
 
 
 def _lines_before(parts: Sequence[CorpusPart], records: Sequence[PartRecord]) -> Index:
@@ -131,32 +181,42 @@ def malformed_lines(parts: Sequence[CorpusPart], records: Sequence[PartRecord]) 
 
 def drop_repeated_names(documents: MergedParts, paths: Sequence[Path]) -> tuple[MergedParts, list[RejectedLine]]:
     """Without the documents whose name one before them has (names are compared only where their hashes agree; empty ones never)."""
-    order = np.argsort(documents.name_hash, kind="stable")
-    hashes = documents.name_hash[order]
-    suspects = np.flatnonzero(hashes[1:] == hashes[:-1])
     first_with: dict[bytes, int] = {}
     repeats: dict[int, int] = {}
-    for number in np.unique(order[np.concatenate([suspects, suspects + 1])]).tolist():
+    for number in _suspects(documents).tolist():
         name = documents.name(number)
-        if name and (first := first_with.setdefault(name, number)) != number:
+        if (first := first_with.setdefault(name, number)) != number:
             repeats[number] = first
     if not repeats:
         return documents, []
-    rejects = [
-        RejectedLine(
-            file=str(paths[documents.input[number]]),
-            line=int(documents.line[number]),
-            reason=f"line {documents.line[first]} of {paths[documents.input[first]]} has the same id, {documents.name(number).decode()!r}; "
-            "give every document an id of its own",
-        )
-        for number, first in repeats.items()
-    ]
-    kept = np.setdiff1d(np.arange(documents.part.size), np.array(list(repeats)), assume_unique=True)
-    return documents.take(kept), rejects
+    kept = np.delete(np.arange(documents.line.size), list(repeats))
+    return replace(documents, order=kept), [_repeat(documents, paths, *pair) for pair in repeats.items()]
+
+
+def _suspects(documents: MergedParts) -> Index:
+    """Documents with a name whose hash another's has, in order."""
+    hashes = np.empty(documents.line.size, np.uint64)
+    for number in range(documents.input.size):
+        hashes[documents.first_document[number] : documents.first_document[number + 1]] = _table(documents.folder, number)[
+            "name_hash"
+        ]
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    suspects = np.union1d(order[same], order[same + 1])
+    return suspects[documents.name_bounds[suspects + 1] > documents.name_bounds[suspects]]
+
+
+def _repeat(documents: MergedParts, paths: Sequence[Path], number: int, first: int) -> RejectedLine:
+    (path, line), (first_path, first_line) = documents.origin(number, paths), documents.origin(first, paths)
+    name = documents.name(number).decode()
+    reason = f"line {first_line} of {first_path} has the same id, {name!r}; give every document an id of its own"
+    return RejectedLine(file=str(path), line=line, reason=reason)
 
 
 def in_written_order(documents: MergedParts, shuffle_seed: int | None) -> MergedParts:
     """The documents as they are, or permuted by a seed: the keyed permutation of their number, whatever wrote the parts."""
     if shuffle_seed is None:
         return documents
-    return documents.take(permutation(documents.part.size, shuffle_seed, ORDER_STREAM))
+    order = permutation(documents.num_documents, shuffle_seed, ORDER_STREAM)
+    return replace(documents, order=order if documents.order is None else documents.order[order])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_astro.data.document_names import HEADER, MAGIC, names_header, open_names
+from megatron_astro.data.document_names import HEADER, MAGIC, names_tables, open_names
 from megatron_astro.errors import DataError
 
 NAMES = ["1905.00001", "", "Größe ☉"]
@@ -14,8 +14,8 @@ NAMES = ["1905.00001", "", "Größe ☉"]
 @pytest.fixture
 def content():
     encoded = [name.encode() for name in NAMES]
-    sizes = np.array([len(name) for name in encoded], np.int64)
-    return names_header(sizes, np.array([3, 1, 2]), np.array([0, 1, 0], np.int32)) + b"".join(encoded)
+    sizes = [np.array([len(name) for name in encoded[:2]]), np.array([len(encoded[2])])]
+    return b"".join([*names_tables(3, sizes, [np.array([3, 1, 2])], [np.array([0, 1]), np.array([0])]), *encoded])
 
 
 def test_names_and_origins_are_found_by_number(tmp_path, content):
