@@ -23,6 +23,11 @@ class TokenDataset:
         self.vocabulary_size = vocabulary_size
         self.record = read_sidecar(self.tokens)
         self._names = document_namer(self.tokens, self.record)
+        if self.record is not None and self.record.loss_mask:
+            raise DataError(
+                f"{prefix} holds conversations, a loss taken on part of them by {prefix}_mask, which training does not read yet: it would "
+                "learn all of them; name a dataset of documents"
+            )
         if self.record is not None and self.record.highest_id >= vocabulary_size:
             raise DataError(
                 f"{prefix} holds token ids up to {self.record.highest_id}, beyond the model's vocabulary of {vocabulary_size}; "

@@ -43,6 +43,15 @@ def test_ids_beyond_the_vocabulary_raise_when_opened_or_read(prefix):
         TokenDataset(prefix, 9)
 
 
+def test_a_loss_mask_is_not_ignored(prefix):
+    """A run learned what users say as well as what the assistant says."""
+    write_record(dataset_file(prefix, "json"), dataclasses.replace(RECORD, loss_mask=True))
+    with pytest.raises(
+        DataError, match=r"data holds conversations, a loss taken on part of them by .*data_mask, which training does"
+    ):
+        TokenDataset(prefix, 10)
+
+
 def test_negative_ids_raise(tmp_path, write_tokens):
     prefix = write_tokens(tmp_path / "data", [[1, 2]], np.int32)
     content = bytearray(dataset_file(prefix, "bin").read_bytes())
