@@ -20,6 +20,7 @@ from megatron_astro.corpus_records import Message
 from megatron_astro.data.tokenizer import TextTokenizer, read_config
 from megatron_astro.errors import DataError
 
+WITHOUT_CLOCK = "{% set strftime_now = no_clock %}\n"  # no_clock is undefined; the line end goes with the block
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -32,7 +33,7 @@ class ChatEncoder:
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         config = read_config(tokenizer.folder / "tokenizer_config.json")
-        self._template = _chat_template(tokenizer.folder, config)
+        self._template = WITHOUT_CLOCK + _chat_template(tokenizer.folder, config)
         self._special = _special_tokens(config)
         self._closers = tokenizer.added_tokens()
 

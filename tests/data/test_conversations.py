@@ -129,3 +129,16 @@ def test_the_template_may_lie_in_a_file_or_a_list(folder_with):
     folder = folder_with("another")
     (folder / "chat_template.jinja").write_text(CHATML)
     assert ChatEncoder(TextTokenizer(folder)).encode(TURNS) == expected
+
+
+DATED = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
+
+
+def test_the_date_is_not_in_the_tokens(folder_with):
+    """LLaMA-3.2's template writes today's date where it can have it: the same corpus gave other tokens on another day."""
+    tokenizer = TextTokenizer(folder_with(DATED + CHATML))
+    ids, _ = ChatEncoder(tokenizer).encode(TURNS)
+    plain, _ = ChatEncoder(TextTokenizer(folder_with("26 Jul 2024" + CHATML))).encode(TURNS)
+    assert tokenizer.decode(ids) == tokenizer.decode(plain)
+    with pytest.raises(DataError, match="the chat template refuses the messages: 'no_clock' is undefined"):
+        ChatEncoder(TextTokenizer(folder_with("{{ strftime_now('%Y') }}" + CHATML))).encode(TURNS)
