@@ -126,6 +126,12 @@ def test_without_a_sidecar_only_the_structure_is_checked(prefix, tiny_tokenizer_
     assert [document.document_id for document in decode_documents(dataset, TextTokenizer(tiny_tokenizer_folder), 5)] == [0, 1]
 
 
+def test_ids_that_are_no_tokens_are_not_left_out_of_the_text(tmp_path, write_tokens, tiny_tokenizer_folder):
+    prefix = write_tokens(tmp_path / "other", [[5, 300]])
+    with pytest.raises(DataError, match="holds ids from 5 to 300, and the tokenizer in .* has 0 to 299; name the one"):
+        list(decode_documents(verify_dataset(prefix), TextTokenizer(tiny_tokenizer_folder), 1))
+
+
 def test_statistics_count_every_document():
     lines = length_statistics(np.array([0, 1, 2, 3, 4, 7, 8, 8, 8, 8])).splitlines()
     assert lines[0] == "tokens a document: 0 to 8, mean 4.9, 5 % below 0, half below 6, 95 % below 8"
