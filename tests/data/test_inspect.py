@@ -128,7 +128,7 @@ def test_without_a_sidecar_only_the_structure_is_checked(prefix, tiny_tokenizer_
 
 def test_ids_that_are_no_tokens_are_not_left_out_of_the_text(tmp_path, write_tokens, tiny_tokenizer_folder):
     prefix = write_tokens(tmp_path / "other", [[5, 300]])
-    with pytest.raises(DataError, match="holds ids from 5 to 300, and the tokenizer in .* has 0 to 299; name the one"):
+    with pytest.raises(DataError, match=r"holds ids from 5 to 300, and the tokenizer in .* has 0 to 299; name the one"):
         list(decode_documents(verify_dataset(prefix), TextTokenizer(tiny_tokenizer_folder), 1))
 
 
