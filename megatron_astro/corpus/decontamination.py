@@ -4,6 +4,7 @@ A stem is found by its n-grams, and counts as a hit when its right option stands
 answer's, but seldom both together. Every hit is told with the question's id and the words found.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from megatron_astro.corpus.quality import STOP_WORDS
 from megatron_astro.corpus.words import folded_words
 from megatron_astro.corpus_records import Document
 from megatron_astro.records import Question
+
+MAX_TOLD_HITS = 20
 
 _PARAGRAPH_GAP = re.compile(r"\n[ \t]*\n\s*")
 
@@ -65,13 +68,15 @@ class DecontaminationStep:
         hits = self.find_hits(folded_words(document.text)) if self.index.questions else []
         if not hits:
             return Outcome(document=document)
-        told = "; ".join(
-            f"question {hit.question_id} ({hit.fraction:.0%} of the stem): \u201c{shorten(hit.words)}\u201d" for hit in hits
-        )
-        evidence = f"{len(hits)} hit{'s' * (len(hits) > 1)}: {told}"
+        evidence = _tell(hits)
+        removal = Removal(rule=hits[0].rule, evidence=evidence)
         if self.config.action == "document":
-            return Outcome(document=document, removal=Removal(rule=hits[0].rule, evidence=evidence))
+            return Outcome(document=document, removal=removal)
         cleaned, repairs = repair_document(document, self.take_out_passages)
+        if not cleaned.text.strip() or self.find_hits(
+            folded_words(cleaned.text)
+        ):  # no text but questions; or one across paragraphs
+            return Outcome(document=document, removal=removal)
         return Outcome(document=cleaned, repairs=tuple(replace(repair, evidence=evidence) for repair in repairs))
 
     def find_hits(self, words: Sequence[str]) -> list[Hit]:
@@ -119,18 +124,39 @@ class DecontaminationStep:
 
     def take_out_passages(self, text: str) -> tuple[str, list[Repair]]:
         """A text without the paragraphs that hold questions."""
-        gaps = [match.span() for match in _PARAGRAPH_GAP.finditer(text)]
-        starts = [0, *(end for _, end in gaps)]
-        ends = [*(start for start, _ in gaps), len(text)]
-        paragraphs = [folded_words(text[start:end]) for start, end in zip(starts, ends, strict=True)]
-        owner = [number for number, words in enumerate(paragraphs) for _ in words]
-        hits = self.find_hits([word for words in paragraphs for word in words])
-        dropped = {number for hit in hits for number in owner[hit.first : hit.end]}
-        if not dropped:
+        found: list[Hit] = []
+        num_words = len(text.split())
+        while hits := self._take_out(paragraphs := _paragraphs(text)):
+            found += hits
+            text = "".join(paragraphs).rstrip()
+        if not found:
             return text, []
-        kept = [text[start : starts[number + 1] if number + 1 < len(starts) else end]
-                for number, (start, end) in enumerate(zip(starts, ends, strict=True)) if number not in dropped]  # fmt: skip
-        num_words = sum(len(text[starts[number] : ends[number]].split()) for number in dropped)
-        return "".join(kept).rstrip(), [
-            Repair(rule=hits[0].rule, times=len(hits), words=num_words, evidence=shorten(hits[0].words))
+        return text, [
+            Repair(rule=found[0].rule, times=len(found), words=num_words - len(text.split()), evidence=shorten(found[0].words))
         ]
+
+    def _take_out(self, paragraphs: list[str]) -> list[Hit]:
+        """Take the paragraphs that hold questions out of a list; the questions."""
+        folded = [folded_words(paragraph) for paragraph in paragraphs]
+        owner = [number for number, words in enumerate(folded) for _ in words]
+        hits = self.find_hits([word for words in folded for word in words])
+        dropped = {number for hit in hits for number in owner[hit.first : hit.end]}
+        paragraphs[:] = [paragraph for number, paragraph in enumerate(paragraphs) if number not in dropped]
+        return hits
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The paragraphs of a text, each with the gap after it."""
+    bounds = [0, *(match.end() for match in _PARAGRAPH_GAP.finditer(text)), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+def _tell(hits: Sequence[Hit]) -> str:
+    """What was found, for the report."""
+    told = [
+        f"question {hit.question_id} ({hit.fraction:.0%} of the stem): \u201c{shorten(hit.words)}\u201d"
+        for hit in hits[:MAX_TOLD_HITS]
+    ]
+    if len(hits) > MAX_TOLD_HITS:
+        told.append(f"and {len(hits) - MAX_TOLD_HITS} more")
+    return f"{len(hits)} hit{'s' * (len(hits) > 1)}: {'; '.join(told)}"

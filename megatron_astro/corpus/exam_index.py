@@ -109,11 +109,7 @@ class ExamIndex:
                 for number, offset in self._places[length][ngram]:
                     found[number].append((position, offset))
         for number in sorted(found):
-            question = self.questions[number]
-            for hits in _places_apart(sorted(found[number]), 2 * len(question.stem)):
-                match = _best_place(question, hits)
-                if match.fraction >= min_fraction:
-                    yield match
+            yield from _best_places(self.questions[number], sorted(found[number]), min_fraction)
 
 
 def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
@@ -125,30 +121,38 @@ def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[
     yield from zip(positions.tolist(), hashes[positions].tolist(), strict=True)
 
 
-def _places_apart(hits: list[tuple[int, int]], distance: int) -> Iterator[list[tuple[int, int]]]:
-    """Hits in the order of the text, cut where more than `distance` words lie between two."""
-    start = 0
-    for place in range(1, len(hits) + 1):
-        if place == len(hits) or hits[place][0] - hits[place - 1][0] > distance:
-            yield hits[start:place]
-            start = place
+def _best_places(question: IndexedQuestion, hits: Sequence[tuple[int, int]], min_fraction: float) -> Iterator[StemMatch]:
+    """The places that hold enough of a stem, the best of those that overlap: a window slides over the hits (position, offset in the stem).
 
-
-def _best_place(question: IndexedQuestion, hits: list[tuple[int, int]]) -> StemMatch:
-    """The place that holds most of a stem: a window of one and a half stems slides over the hits (position, offset in the stem)."""
-    reach = len(question.stem) * 3 // 2
-    length = question.ngram_words
-    best: tuple[int, int, int] = (0, 0, 0)
+    It is one and a half stems wide at most, and without the hits at its start that later ones make up for.
+    """
+    reach, length = len(question.stem) * 3 // 2, question.ngram_words
+    times = [0] * len(question.stem)  # how many hits of the window cover a word of the stem
+    best: tuple[int, int, int] = (0, 0, -1)  # words covered, first and last hit
     first = 0
-    for last in range(len(hits)):
-        while hits[last][0] - hits[first][0] > reach:
+    for last, (position, offset) in enumerate(hits):
+        for word in range(offset, offset + length):
+            times[word] += 1
+        while position - hits[first][0] > reach or all(
+            times[word] > 1 for word in range(hits[first][1], hits[first][1] + length)
+        ):
+            for word in range(hits[first][1], hits[first][1] + length):
+                times[word] -= 1
             first += 1
-        covered: set[int] = set()
-        for _, offset in hits[max(first, last - len(question.stem)) : last + 1]:
-            covered.update(range(offset, offset + length))
-        if len(covered) > best[0]:
-            best = (len(covered), hits[first][0], hits[last][0] + length)
-    return StemMatch(question=question, first=best[1], end=best[2], fraction=best[0] / len(question.telling))
+        covered = len(times) - times.count(0)
+        if first > best[2] and best[0]:
+            yield _match(question, hits, best)
+            best = (0, 0, -1)
+        if covered > best[0] and covered >= min_fraction * len(question.telling):
+            best = (covered, first, last)
+    if best[0]:
+        yield _match(question, hits, best)
+
+
+def _match(question: IndexedQuestion, hits: Sequence[tuple[int, int]], place: tuple[int, int, int]) -> StemMatch:
+    covered, first, last = place
+    end = hits[last][0] + question.ngram_words
+    return StemMatch(question=question, first=hits[first][0], end=end, fraction=covered / len(question.telling))
 
 
 def words_up_to_option(option: Sequence[str], stretch: Sequence[str], min_fraction: float, ignored: frozenset[str]) -> int | None:

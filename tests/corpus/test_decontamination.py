@@ -80,6 +80,40 @@ def test_the_document_goes_with_the_evidence_or_only_the_passage(make_text):
     assert outcome.repairs[0].words == len(document.text.split()) - len(outcome.document.text.split())
 
 
+OTHER = Question(
+    id="other", question="Which element is the most abundant one in the outer layers of the Sun?", answer="B",
+    options=("Helium gas from its core", "Hydrogen gas of its birth", "Iron from older stars", "Carbon of the clouds"),
+)  # fmt: skip
+
+
+def quiz(*questions, between="\n\n"):
+    return between.join(f"{question.question} {question.options[1]}." for question in questions)
+
+
+@pytest.mark.parametrize("questions", [(STAR, STAR), (STAR, OTHER, STAR), (OTHER, STAR, STAR), (STAR,) * 40])
+@pytest.mark.parametrize("between", ["\n\n", "\n\nNext.\n\n", "\n"])
+def test_no_passage_stays_of_neighbouring_questions(questions, between):
+    step = DecontaminationStep(DecontaminationConfig(action="passage"), [STAR, OTHER])
+    outcome = step.clean(Document(id="a", text=f"Before.\n\n{quiz(*questions, between=between)}\n\nAfter."))
+    assert outcome.removal is None
+    assert set(outcome.document.text.split()) <= {"Before.", "Next.", "After."}
+    (repair,) = outcome.repairs
+    assert (repair.rule, repair.times) == ("stem_and_answer", len(questions))
+    assert len(repair.evidence) < 7000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [quiz(STAR), quiz(STAR, OTHER), quiz(STAR).replace("property", "prop-\n\nerty").replace("decides", "deci-\n\ndes")],
+    ids=["one question", "two questions", "words broken over paragraphs"],
+)
+def test_a_document_whose_questions_cannot_be_taken_out_goes(text):
+    outcome = DecontaminationStep(DecontaminationConfig(action="passage"), [STAR, OTHER]).clean(Document(id="a", text=text))
+    assert outcome.removal.rule == "stem_and_answer"
+    assert "question star" in outcome.removal.evidence
+    assert outcome.document.text == text
+
+
 def test_without_exams_nothing_is_looked_for():
     document = Document(id="a", text=STAR.question)
     assert DecontaminationStep(DecontaminationConfig(), []).clean(document).document is document

@@ -19,6 +19,18 @@ def test_a_stem_is_found_where_it_stands_best():
     assert text[match.first : match.end] == folded_words("Which property of a star decides how it will end?")
 
 
+def test_every_place_is_found_though_they_touch():
+    stem = "Which property of a star decides how it will end?"
+    index = ExamIndex([question(stem)], ngram_words=4, max_ngram_questions=3)
+    length = len(folded_words(stem))
+    part = "property of a star decides how it will"  # 8 of 10 words
+    places = [
+        (match.first, match.end, match.fraction) for match in index.find_stems(folded_words(f"{stem} {stem} {part} {stem}"), 0.7)
+    ]
+    assert places[:2] == [(0, length, 1.0), (length, 2 * length, 1.0)]
+    assert places[-1] == (2 * length + 8, 3 * length + 8, 1.0)
+
+
 def test_pieces_far_apart_are_no_stem():
     index = ExamIndex([question("Which property of a star decides how it will end?")], ngram_words=4, max_ngram_questions=3)
     text = "which property of a star " + "filler " * 50 + "star decides how it will end"
