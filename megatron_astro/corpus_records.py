@@ -232,6 +232,8 @@ class CleaningReport:
     replay_inputs: tuple[str, ...]
     exams: tuple[str, ...]
     num_questions: int
+    unsearchable_questions: tuple[str, ...] = ()
+    """Ids of those that no rule that is switched on could find: they have too few words."""
     documents_read: int
     words_read: int
     documents_written: int

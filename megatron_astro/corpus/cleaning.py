@@ -25,6 +25,7 @@ from megatron_astro.corpus.repetition import RepetitionStep
 from megatron_astro.corpus_records import CleaningReport
 from megatron_astro.records import Question, read_record
 
+MAX_NAMED_QUESTIONS = 10
 NUM_COMPARING_TASKS = 8  # keys and partitions are shared out among them
 
 Executor = Literal["local", "slurm", "ray"]
@@ -91,5 +92,15 @@ def closing_line(report: CleaningReport | None, output: Path) -> str:
     replay = f", {report.replay_words} of them general text" if report.replay_documents else ""
     return (
         f"Wrote {output}/documents.jsonl: {report.documents_written} of {report.documents_read} documents, "
-        f"{report.words_written} of {report.words_read} words{replay}; report.md says what went."
+        f"{report.words_written} of {report.words_read} words{replay}{_unsearchable(report)}; report.md says what went."
     )
+
+
+def _unsearchable(report: CleaningReport) -> str:
+    ids = report.unsearchable_questions
+    if not ids:
+        return ""
+    named = ", ".join(ids[:MAX_NAMED_QUESTIONS]) + (
+        f" and {len(ids) - MAX_NAMED_QUESTIONS} more" if len(ids) > MAX_NAMED_QUESTIONS else ""
+    )
+    return f"; {len(ids)} of {report.num_questions} exam questions could not be looked for ({named})"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from megatron_astro.config.cleaning import CleaningFiles, CleaningRules
 from megatron_astro.config.command_line import options_to_toml
+from megatron_astro.corpus.decontamination import DecontaminationStep
 from megatron_astro.corpus.paper_ids import source_papers
 from megatron_astro.corpus.shards import Shard, cut_shards, find_files
 from megatron_astro.errors import ConfigError, DataError
@@ -29,6 +30,7 @@ class CleaningPlan:
     replay_inputs: tuple[str, ...]
     exams: tuple[str, ...]
     num_questions: int
+    unsearchable_questions: tuple[str, ...]
     exam_papers: dict[str, str]
     """Papers that exams were made from: key (see paper_ids) -> what says so."""
     shards: tuple[Shard, ...]
@@ -75,7 +77,9 @@ def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> t
     plan = CleaningPlan(
         digest=_digest(files, rules, [*inputs, *replay_inputs], shard_bytes), output=str(files.output.resolve()),
         inputs=tuple(map(str, inputs)), replay_inputs=tuple(map(str, replay_inputs)), exams=tuple(map(str, files.exams)),
-        num_questions=len(questions), exam_papers=source_papers(questions, _listed_papers(files.exam_papers)),
+        num_questions=len(questions),
+        unsearchable_questions=DecontaminationStep(rules.decontamination, questions, rules.skip).unsearchable,
+        exam_papers=source_papers(questions, _listed_papers(files.exam_papers)),
         shards=(*_of_corpus(inputs, shard_bytes), *cut_shards(replay_inputs, "replay", shard_bytes)),
         provenance=current_provenance(),
     )  # fmt: skip

@@ -67,6 +67,11 @@ def _summary(report: CleaningReport) -> str:
         f"- Corpus files: {', '.join(report.inputs)}",
         f"- Exams looked for: {', '.join(report.exams) or 'none'} ({report.num_questions} questions)",
     ]
+    if report.unsearchable_questions:
+        lines += [
+            f"- {len(report.unsearchable_questions)} of the questions could not be looked for: they have too few words, or the rules for "
+            f"them are off: {', '.join(report.unsearchable_questions)}"
+        ]
     if report.replay_inputs:
         lines += [
             f"- General text mixed in from {', '.join(report.replay_inputs)}: {report.replay_documents:,} documents, "

@@ -182,7 +182,8 @@ class Collector:
         corpus_words = int(files.facts["num_words"][selection.written & ~selection.general].sum())
         return CleaningReport(
             inputs=self.plan.inputs, replay_inputs=self.plan.replay_inputs, exams=self.plan.exams,
-            num_questions=self.plan.num_questions, documents_read=sum(shard.documents for shard in read),
+            num_questions=self.plan.num_questions, unsearchable_questions=self.plan.unsearchable_questions,
+            documents_read=sum(shard.documents for shard in read),
             words_read=sum(shard.words for shard in read), documents_written=int(selection.written.sum()),
             words_written=corpus_words + selection.replay.num_words, replay_documents=len(selection.replay.documents),
             replay_words=selection.replay.num_words, documents_sha256=sha256, rules=counts.reports(),

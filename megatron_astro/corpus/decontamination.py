@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from megatron_astro.config.cleaning import DecontaminationConfig
 from megatron_astro.config.cleaning_rules import active_rules
-from megatron_astro.corpus.exam_index import ExamIndex, StemMatch, words_up_to_option
+from megatron_astro.corpus.exam_index import ExamIndex, IndexedQuestion, StemMatch, words_up_to_option
 from megatron_astro.corpus.outcome import Outcome, Removal, Repair, repair_document, shorten
 from megatron_astro.corpus.quality import STOP_WORDS
 from megatron_astro.corpus.words import folded_words
@@ -63,6 +63,22 @@ class DecontaminationStep:
         self.rules = active_rules(self.name, skip)
         self.index = ExamIndex(questions, config.ngram_words, config.max_ngram_questions)
 
+    @property
+    def unsearchable(self) -> tuple[str, ...]:
+        """Ids of the questions that no rule can find."""
+        return tuple(question.id for question in self.index.questions if not self._rules_for(question))
+
+    def _rules_for(self, question: IndexedQuestion) -> frozenset[str]:
+        """The rules whose words a question has."""
+        config, rules = self.config, set[str]()
+        if question.right_option and sum(map(bool, question.wrong_options)) >= config.min_wrong_options:
+            rules.add("short_stem_and_options")
+        if question.right_option and len(question.stem) >= config.min_stem_words and not question.with_options:
+            rules.add("stem_and_answer")
+        if len(question.stem) >= config.long_stem_words and not question.with_options:
+            rules.add("long_stem")
+        return self.rules & rules if question.telling else frozenset()
+
     def clean(self, document: Document) -> Outcome:
         """Remove the document, or the paragraphs, that hold questions."""
         hits = self.find_hits(folded_words(document.text)) if self.index.questions else []
@@ -113,7 +129,7 @@ class DecontaminationStep:
         """The rule that a stem's place fulfils; empty: none."""
         config, stem = self.config, match.question.stem
         if match.question.with_options:
-            return "short_stem_and_options"
+            return "short_stem_and_options" if self._rules_for(match.question) else ""
         if around.right and len(stem) >= config.min_stem_words:
             return "stem_and_answer"
         if around.right and match.fraction == 1 and around.num_wrong >= config.min_wrong_options:

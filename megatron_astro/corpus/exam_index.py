@@ -77,8 +77,7 @@ class ExamIndex:
             chosen = self._with_telling(alone, boilerplate)
             if not chosen.telling or len(chosen.stem) < MIN_LONE_STEM_WORDS:
                 chosen = self._with_telling(whole, boilerplate)
-            if chosen.telling:
-                indexed.append(chosen)
+            indexed.append(chosen)
         return indexed
 
     def _read_question(self, question: Question, longest: int, *, with_options: bool) -> IndexedQuestion:

@@ -116,6 +116,15 @@ def test_general_text_makes_up_the_fraction_to_the_word(inputs):
     assert closing_line(report, inputs.output).endswith(f"words, {replay} of them general text; report.md says what went.")
 
 
+def test_questions_that_cannot_be_looked_for_are_named(inputs):
+    symbols = [{**QUESTION, "id": f"s{number}", "question": "?", "options": ["<", ">", "=", "+"]} for number in range(12)]
+    inputs.exams[0].write_text("".join(json.dumps(question) + "\n" for question in [QUESTION, *symbols]))
+    report = run(inputs)
+    assert report.unsearchable_questions == tuple(question["id"] for question in symbols)
+    told = "; 12 of 13 exam questions could not be looked for (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 and 2 more);"
+    assert told in closing_line(report, inputs.output)
+
+
 def test_the_result_does_not_depend_on_the_shards(inputs, tmp_path):
     run(inputs)
     run(inputs, shard_bytes=4000, output=tmp_path / "again")

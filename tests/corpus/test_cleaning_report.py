@@ -31,7 +31,8 @@ def test_counts_and_page_say_the_same():
             inputs=("a.jsonl",),
             replay_inputs=("web.jsonl",),
             exams=(),
-            num_questions=0,
+            num_questions=9,
+            unsearchable_questions=("q1", "q7"),
             documents_read=10,
             words_read=12345,
             documents_written=5,
@@ -44,6 +45,8 @@ def test_counts_and_page_say_the_same():
         )
     )
     assert "10 documents (12,345 words) were read, 5 (8,000 words) written." in page
+    assert "none (9 questions)" in page
+    assert "2 of the questions could not be looked for: they have too few words, or the rules for them are off: q1, q7" in page
     assert "1 documents, 800 words, 10.00% of the words written" in page
     assert "| quality | 5 | 50.00% | 5,000 | 0 |" in page
     assert "| language (off) | 0 |" in page

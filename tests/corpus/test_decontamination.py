@@ -52,6 +52,23 @@ def test_a_short_stem_needs_wrong_options_as_well():
     assert told("What is a nova? A new star, a white dwarf's outburst, a comet?") == [("short", "short_stem_and_options")]
 
 
+def symbols(stem, right="<", name="s"):
+    return Question(id=name, question=stem, options=(right, ">", "=", r"\pm"), answer="A")
+
+
+def test_a_question_without_the_words_that_a_rule_asks_for_is_told_and_hits_nothing():
+    questions = [
+        symbols("The Sun is", name="short"), symbols("?", "the mass of a red star", name="no stem"), symbols("$<$?", name="nothing"),
+        symbols("Which relation between the two masses holds here?", name="no answer"),
+    ]  # fmt: skip
+    asked = [*questions, symbols(LONG.question, name="long"), symbols(STAR.question, "mass", name="right"), SHORT]
+    step = DecontaminationStep(DecontaminationConfig(), asked)
+    assert step.unsearchable == ("short", "no stem", "nothing", "no answer")
+    assert told("We say the Sun is here, and the mass of a red star.", questions) == []
+    assert DecontaminationStep(DecontaminationConfig(), asked, ["stem_and_answer"]).unsearchable[-1] == "right"
+    assert DecontaminationStep(DecontaminationConfig(), [LONG, STAR], ["decontamination"]).unsearchable == ("long", "star")
+
+
 def test_a_long_stem_is_a_hit_alone():
     assert told(LONG.question) == [("long", "long_stem")]
     assert told(LONG.question, skip=("long_stem",)) == []
