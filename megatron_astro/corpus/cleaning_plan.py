@@ -8,7 +8,7 @@ from pathlib import Path
 from megatron_astro.config.cleaning import CleaningFiles, CleaningRules
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.corpus.decontamination import DecontaminationStep
-from megatron_astro.corpus.paper_ids import source_papers
+from megatron_astro.corpus.paper_ids import read_papers, source_papers
 from megatron_astro.corpus.shards import Shard, cut_shards, find_files
 from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.exam_files import read_exam
@@ -79,7 +79,7 @@ def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> t
         inputs=tuple(map(str, inputs)), replay_inputs=tuple(map(str, replay_inputs)), exams=tuple(map(str, files.exams)),
         num_questions=len(questions),
         unsearchable_questions=DecontaminationStep(rules.decontamination, questions, rules.skip).unsearchable,
-        exam_papers=source_papers(questions, _listed_papers(files.exam_papers)),
+        exam_papers=source_papers(questions, read_papers(files.exam_papers) if files.exam_papers else []),
         shards=(*_of_corpus(inputs, shard_bytes), *cut_shards(replay_inputs, "replay", shard_bytes)),
         provenance=current_provenance(),
     )  # fmt: skip
@@ -115,7 +115,3 @@ def _digest(files: CleaningFiles, rules: CleaningRules, inputs: Iterable[Path], 
             raise DataError(f"cannot read {path}: no such file; name an existing one")
         digest.update(f"{file_sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _listed_papers(path: Path | None) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path else []
