@@ -242,5 +242,6 @@ class CleaningReport:
     """General documents among those written; their topic is `replay`."""
     replay_words: int
     documents_sha256: str
+    documents_bytes: int
     rules: tuple[RuleReport, ...]
     provenance: Provenance

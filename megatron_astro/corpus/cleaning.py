@@ -10,7 +10,7 @@ from typing import Literal
 
 from megatron_astro.config.cleaning import CleaningFiles, CleaningRules, SlurmConfig
 from megatron_astro.config.cleaning_rules import active_rules
-from megatron_astro.corpus.cleaning_plan import CleaningPlan, make_plan
+from megatron_astro.corpus.cleaning_plan import CleaningPlan, make_plan, settle_plan
 from megatron_astro.corpus.collecting import Collector
 from megatron_astro.corpus.containment import NUM_PARTITIONS
 from megatron_astro.corpus.decontamination import DecontaminationStep
@@ -23,6 +23,8 @@ from megatron_astro.corpus.pipeline_steps import CleanDocuments, Collect, Compar
 from megatron_astro.corpus.quality import LengthStep, QualityStep
 from megatron_astro.corpus.repetition import RepetitionStep
 from megatron_astro.corpus_records import CleaningReport
+from megatron_astro.errors import DataError
+from megatron_astro.files import held_folder, make_folder
 from megatron_astro.records import Question, read_record
 
 MAX_NAMED_QUESTIONS = 10
@@ -36,9 +38,29 @@ def clean_corpus(
 ) -> CleaningReport | None:
     """Clean a corpus, or go on with a cleaning that was cut short; None if the work was handed to SLURM."""
     plan, questions = make_plan(files, rules, shard_bytes)
-    if plan.report_path.exists():
-        Collector(plan, rules).tidy()
-        return read_record(plan.report_path, CleaningReport)
+    make_folder(files.output)
+    with held_folder(files.output, "output"):  # against the same command; the tasks of a cluster run outside it
+        plan = settle_plan(plan, rules)
+        if plan.report_path.exists():
+            Collector(plan, rules).tidy()
+            return _finished(plan)
+        return _clean(plan, rules, questions, executor, workers, slurm)
+
+
+def _finished(plan: CleaningPlan) -> CleaningReport:
+    """The report of a finished cleaning whose documents are still there: their file's size is compared, not its SHA-256."""
+    report, path = read_record(plan.report_path, CleaningReport), plan.documents_path
+    advice = "bring it back, or remove the folder and clean again"
+    if not path.is_file():
+        raise DataError(f"{path} does not exist, though its report does; {advice}")
+    if path.stat().st_size != report.documents_bytes:
+        raise DataError(f"{path} has {path.stat().st_size} bytes, {report.documents_bytes} were written; {advice}")
+    return report
+
+
+def _clean(
+    plan: CleaningPlan, rules: CleaningRules, questions: list[Question], executor: Executor, workers: int, slurm: SlurmConfig
+) -> CleaningReport | None:
     phases = plan_phases(plan, rules, questions)
     logs = plan.work / "logs"
     if executor == "slurm":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from megatron_astro.config.cleaning import CleaningRules
 from megatron_astro.config.cleaning_rules import CLEANING_RULES, active_rules
-from megatron_astro.corpus.cleaning_plan import DOCUMENTS_NAME, CleaningPlan
+from megatron_astro.corpus.cleaning_plan import CleaningPlan
 from megatron_astro.corpus.cleaning_report import RuleCounts, report_to_markdown
 from megatron_astro.corpus.containment import find_contained
 from megatron_astro.corpus.near_duplicates import FingerprintFiles
@@ -162,7 +162,7 @@ class Collector:
         """Write the corpus, lines copied as they are but for the cut document; return its SHA-256."""
         digest = hashlib.sha256()
         document = -1
-        with atomic_file(Path(self.plan.output) / DOCUMENTS_NAME) as partial, partial.open("wb") as stream:
+        with atomic_file(self.plan.documents_path) as partial, partial.open("wb") as stream:
             for shard in range(len(self.plan.shards)):
                 with self.plan.piece("kept", shard).open("rb") as lines:
                     for line in lines:
@@ -186,6 +186,7 @@ class Collector:
             documents_read=sum(shard.documents for shard in read),
             words_read=sum(shard.words for shard in read), documents_written=int(selection.written.sum()),
             words_written=corpus_words + selection.replay.num_words, replay_documents=len(selection.replay.documents),
-            replay_words=selection.replay.num_words, documents_sha256=sha256, rules=counts.reports(),
+            replay_words=selection.replay.num_words, documents_sha256=sha256,
+            documents_bytes=self.plan.documents_path.stat().st_size, rules=counts.reports(),
             provenance=self.plan.provenance,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from megatron_astro.corpus import pipeline_steps
 from megatron_astro.corpus.cleaning import clean_corpus, closing_line
 from megatron_astro.corpus.shards import read_shard
 from megatron_astro.errors import ConfigError, DataError
+from megatron_astro.files import held_folder
 
 QUESTION = {
     "id": "q1", "question": "Which property of a star decides how its life will end?", "answer": "B", "source": "arXiv:2401.09999v1",
@@ -213,6 +214,54 @@ def test_a_killed_run_goes_on_and_ends_the_same(inputs, tmp_path):
     run(inputs, shard_bytes=4000, output=tmp_path / "killed")
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert result_of(tmp_path / "killed") == expected
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda path: path.unlink(), "does not exist"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"has \d+ bytes, \d+ were written"),
+    ],
+)
+def test_a_finished_cleaning_without_its_documents_is_told(inputs, spoil, text):
+    run(inputs)
+    spoil(inputs.output / "documents.jsonl")
+    with pytest.raises(DataError, match=rf"documents\.jsonl {text}.*, or remove the folder and clean again"):
+        run(inputs)
+
+
+def test_two_cleanings_of_one_folder_do_not_run_together(inputs):
+    inputs.output.mkdir()
+    with held_folder(inputs.output, "output"), pytest.raises(ConfigError, match="is being written by another process"):
+        run(inputs)
+    assert list(inputs.output.iterdir()) == []
+
+
+def test_a_cleaning_killed_before_its_plan_was_whole_goes_on(inputs):
+    for name in ("resolved.toml", "resolved.toml.7.partial", "work/plan.json.7.partial"):
+        (inputs.output / name).parent.mkdir(parents=True, exist_ok=True)
+        (inputs.output / name).touch()
+    assert run(inputs).documents_read == 25
+
+
+def test_a_file_that_changed_its_role_makes_another_cleaning(inputs, tmp_path, make_text, write_documents):
+    extra = write_documents(tmp_path / "extra.jsonl", [{"id": "extra", "text": make_text(50)}])
+    run(CleaningFiles(**(vars(inputs) | {"documents": (*inputs.documents, extra)})))
+    with pytest.raises(ConfigError, match="holds a cleaning of other files or with other options"):
+        run(CleaningFiles(**(vars(inputs) | {"replay": (extra, *inputs.replay)})))
+
+
+@pytest.mark.parametrize(
+    ("documents", "output", "text"),
+    [
+        (".", "below/clean", "is inside the folder .* that is read"),
+        (".", ".", "is inside the folder .* that is read"),
+        ("corpus.jsonl", ".", "is read, and is inside the output folder"),
+    ],
+)
+def test_output_and_input_inside_each_other_are_told(inputs, tmp_path, documents, output, text):
+    with pytest.raises(ConfigError, match=f"{text}.*; name"):
+        run(CleaningFiles(**(vars(inputs) | {"documents": (tmp_path / documents,), "output": tmp_path / output})))
 
 
 @pytest.mark.parametrize("changed", ["options", "input", "exam"])

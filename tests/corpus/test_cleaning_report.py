@@ -40,6 +40,7 @@ def test_counts_and_page_say_the_same():
             replay_documents=1,
             replay_words=800,
             documents_sha256="ab",
+            documents_bytes=2,
             rules=counts.reports(),
             provenance=Provenance(command="clean", created="now", versions={"python": "3"}),
         )
