@@ -79,6 +79,9 @@ def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> t
     inputs, replay_inputs = find_files(files.documents), find_files(files.replay)
     if repeated := {path.resolve() for path in inputs} & {path.resolve() for path in replay_inputs}:
         raise ConfigError(f"{repeated.pop()} is both a corpus file and a replay file; name it once")
+    for path in (*files.exams, *([files.exam_papers] if files.exam_papers else [])):
+        if not path.is_file():
+            raise DataError(f"cannot read {path}: no such plain file; name an existing one")
     questions = [question for path in files.exams for question in read_exam(path)]
     plan = CleaningPlan(
         digest=_digest(files, rules, {"corpus": inputs, "replay": replay_inputs}, shard_bytes), output=str(files.output.resolve()),
@@ -133,7 +136,5 @@ def _digest(files: CleaningFiles, rules: CleaningRules, inputs: Mapping[Role, It
             digest.update(f"{role}\0{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     for kind, paths in (("exam", files.exams), ("exam papers", [files.exam_papers] if files.exam_papers else [])):
         for path in paths:
-            if not path.is_file():
-                raise DataError(f"cannot read {path}: no such file; name an existing one")
             digest.update(f"{kind}\0{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()

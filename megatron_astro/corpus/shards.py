@@ -4,10 +4,12 @@ The shards follow from the files and the shard size alone, so that any number of
 """
 
 import gzip
+import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
@@ -46,7 +48,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
                 raise DataError(f"the folder {path} holds no file of documents; their names end with {', '.join(ENDINGS)}")
             files += below
         elif path.name.endswith(ENDINGS):
-            files.append(path)
+            files.append(_plain(path))
         else:
             raise DataError(f"{path} is no file of documents by its name; it should end with one of {', '.join(ENDINGS)}")
     if len(set(map(Path.resolve, files))) < len(files):
@@ -64,7 +66,21 @@ def _files_below(folder: Path) -> list[Path]:
     def is_wanted(file: Path) -> bool:
         return all(file.parent == corpus and file.name in DOCUMENTS_NAMES for corpus in corpora if file.is_relative_to(corpus))
 
-    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(ENDINGS) and is_wanted(file))
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"cannot read the folder {error.filename}: {error.strerror}; make it readable, or take it away"
+        ) from error
+
+    files = (Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names if name.endswith(ENDINGS))
+    return sorted(_plain(file) for file in files if is_wanted(file))
+
+
+def _plain(file: Path) -> Path:
+    if not file.is_file():
+        raise DataError(
+            f"{file} is no plain file that could be read twice (a pipe, or a link to nothing); copy it, or take it away"
+        )
+    return file
 
 
 def cut_shards(files: Iterable[Path], role: Role, shard_bytes: int) -> list[Shard]:
@@ -105,33 +121,45 @@ def read_shard(shard: Shard) -> Iterator[Document]:
 def _read_byte_range(path: Path, shard: Shard) -> Iterator[Document]:
     decoder = msgspec.json.Decoder(Document)
     with path.open("rb") as stream:
-        if shard.start:
-            stream.seek(shard.start - 1)
-            stream.readline()  # the line that started before belongs to the shard before
-        position = stream.tell()
+        position = first_line_start(stream, shard.start, shard.end)
+        stream.seek(position)
         while position < shard.end and (line := stream.readline()):
             if line.strip():
                 yield _decode(decoder, line, path, position)
             position += len(line)
 
 
+def first_line_start(stream: BinaryIO, start: int, end: int) -> int:
+    """Where the first line starts that starts in bytes [start, end), else `end`: what started before belongs to an earlier shard."""
+    position = max(start - 1, 0)
+    stream.seek(position)
+    while start and position < end:
+        block = stream.read(min(end - position, 1 << 20))
+        if (newline := block.find(b"\n")) >= 0:
+            return position + newline + 1
+        position += len(block) or end
+    return min(position, end)
+
+
 def _read_compressed(path: Path) -> Iterator[Document]:
     decoder = msgspec.json.Decoder(Document)
     position = 0
     try:
+        if path.stat().st_size == 0:
+            raise EOFError("it is empty")
         with gzip.open(path) as lines:
             for line in lines:
                 if line.strip():
                     yield _decode(decoder, line, path, position)
                 position += len(line)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file ({error}); write it again") from error
 
 
 def _decode(decoder: msgspec.json.Decoder[Document], line: bytes, path: Path, position: int) -> Document:
     try:
         document = decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         number = _line_number(path, position)
         raise DataError(f"{path}, line {number}: not a Document: {error}; mend or remove the line") from error
     if not document.id:
@@ -155,16 +183,29 @@ def _open_parquet(path: Path) -> "pyarrow.parquet.ParquetFile":
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file: {_on_one_line(error)}; write it again") from error
+
+
+def _on_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _read_row_groups(path: Path, shard: Shard) -> Iterator[Document]:
+    from pyarrow import ArrowException
+
     table = _open_parquet(path)
     for group in range(shard.start, shard.end):
-        for number, row in enumerate(table.read_row_group(group).to_pylist()):
+        try:
+            rows = table.read_row_group(group).to_pylist()
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}, row group {group}: {_on_one_line(error)}; write the file again") from error
+        for number, row in enumerate(rows):
             filled = {name: value for name, value in row.items() if value is not None}
             try:
-                yield msgspec.convert(filled, Document, strict=False)
+                document = msgspec.convert(filled, Document, strict=False)
             except msgspec.ValidationError as error:
                 raise DataError(f"{path}, row group {group}, row {number}: not a Document: {error}; mend the row") from error
+            if not document.id:
+                raise DataError(f"{path}, row group {group}, row {number}: the id is empty; give every document an id")
+            yield document

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -287,6 +288,9 @@ def test_what_cannot_be_cleaned_is_told(inputs, tmp_path):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(ConfigError, match="holds other files; name a new or an empty folder"):
         run(inputs, output=tmp_path / "other")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match=r"pipe\.jsonl: no such plain file"):
+        run(CleaningFiles(**(vars(inputs) | {"exams": (tmp_path / "pipe.jsonl",)})))
     inputs.documents[0].write_text('{"id": "a"}\n')
     with pytest.raises(DataError, match="line 1: not a Document"):
         run(inputs, output=tmp_path / "bad")
