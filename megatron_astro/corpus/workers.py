@@ -25,7 +25,7 @@ from megatron_astro.corpus.documents import Outcome, Reading, read_paper
 from megatron_astro.corpus.papers import Paper
 from megatron_astro.corpus_records import Reject
 from megatron_astro.errors import DataError
-from megatron_astro.files import fsync_path
+from megatron_astro.files import fault_and_remedy, fsync_path
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what a person or a scheduler sends
 
@@ -94,9 +94,7 @@ def run_batches(batches: Sequence[Batch], work: Work, num_workers: int) -> Itera
                     workers[workers.index(worker)] = _after_death(worker, work, waiting, suspects)
                     continue
                 if failure:
-                    raise DataError(
-                        f"cannot write below {work.folder}: {failure}; mend that, then give the same command again to go on"
-                    )
+                    raise DataError(f"cannot go on in {work.folder}: {failure}, then give the same command again to go on")
                 worker.ready = True
                 if worker.batch:
                     yield worker.batch
@@ -175,7 +173,7 @@ def _worker_main(pipe: connection.Connection, work: Work) -> None:
             try:
                 _read_batch(batch, work, parent)
             except OSError as error:  # those of reading a paper have become its reject
-                pipe.send(str(error))
+                pipe.send(fault_and_remedy(error, work.folder))
                 return
             pipe.send(None)
     except (EOFError, BrokenPipeError):

@@ -28,7 +28,7 @@ from megatron_astro.data.tokenizer import TextTokenizer
 from megatron_astro.data.work_folder import claim, held_work, rejects_file
 from megatron_astro.data.workers import run_tasks
 from megatron_astro.errors import DataError
-from megatron_astro.files import write_atomic
+from megatron_astro.files import fault_and_remedy, write_atomic
 from megatron_astro.progress import track
 from megatron_astro.provenance import file_sha256
 from megatron_astro.records import read_record
@@ -70,10 +70,9 @@ def write_dataset(request: TokenizeRequest) -> TokenizeResult:
         with held_work(request) as folder:
             return _write_dataset(request, tokenizer, folder)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
         raise DataError(
-            f"cannot write {request.prefix}: {error.strerror or error}{where}; free the disk and run the command again, which goes on with "
-            "the parts that are done, or name another output"
+            f"{request.prefix} could not be finished: {fault_and_remedy(error, request.prefix.parent)}, then run the command again, which "
+            "goes on with the parts that are done, or name another output"
         ) from error
 
 

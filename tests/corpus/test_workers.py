@@ -89,5 +89,5 @@ def test_a_stopped_worker_ends_the_work(read, tmp_path):
 
 def test_a_journal_that_cannot_be_written_is_no_papers_fault(read, tmp_path):
     (tmp_path / "00000000.partial").mkdir()
-    with pytest.raises(DataError, match=r"cannot write below .*Is a directory.*; mend that"):
+    with pytest.raises(DataError, match=r"cannot go on in .*Is a directory \(.*\); .*, then give the same command again"):
         read(PAPER)
