@@ -96,8 +96,8 @@ def decode_documents(dataset: VerifiedDataset, tokenizer: TextTokenizer, count: 
         )
     if dataset.lowest_id < 0 or dataset.highest_id >= tokenizer.vocabulary_size:
         raise DataError(
-            f"{dataset.tokens.prefix} holds ids from {dataset.lowest_id} to {dataset.highest_id}, and the tokenizer in {tokenizer.folder} has 0 "
-            f"to {tokenizer.vocabulary_size - 1}; name the one it was made with"
+            f"{dataset.tokens.prefix} holds ids from {dataset.lowest_id} to {dataset.highest_id}, and the tokenizer in "
+            f"{tokenizer.folder} has 0 to {tokenizer.vocabulary_size - 1}; name the one it was made with"
         )
     name = document_namer(dataset.tokens, record)
     for number in range(min(count, dataset.tokens.num_documents)):
