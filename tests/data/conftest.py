@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import time
 import warnings
 from pathlib import Path
 
@@ -71,6 +72,19 @@ def request_for(corpus, tiny_tokenizer_folder, tmp_path):
 def bytes_of():
     """A function that reads the files of a dataset, its sidecar left out."""
     return lambda prefix: {ending: dataset_file(prefix, ending).read_bytes() for ending in ("bin", "idx", "ids")}
+
+
+@pytest.fixture(scope="session")
+def wait_for():
+    """A function that asks again and again, for 20 seconds at most, and returns the last answer."""
+
+    def wait(what):
+        deadline = time.monotonic() + 20
+        while not (found := what()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
+
+    return wait
 
 
 SPLIT_RULE = (

@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -171,15 +170,8 @@ def workers_of(run):
     return [child for child in psutil.Process(run.pid).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def wait_for(what):
-    deadline = time.monotonic() + 20
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
-
-
 @pytest.mark.slow
-def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder, bytes_of):
+def test_killed_runs_end_in_the_same_bytes(tmp_path, tiny_tokenizer_folder, bytes_of, wait_for):
     """kill -9 of the command and of a worker, again and again, until a run comes to its end."""
     corpus = tmp_path / "corpus.jsonl"
     with corpus.open("w") as stream:

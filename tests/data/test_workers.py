@@ -64,7 +64,7 @@ def slow(folder, task):
     time.sleep(60)
 
 
-def test_workers_die_with_their_parent_in_the_middle_of_a_task(tmp_path):
+def test_workers_die_with_their_parent_in_the_middle_of_a_task(tmp_path, wait_for):
     """They went on with their part beside the run that followed, and wrote it into that one's folder."""
     program = (
         "import sys; from functools import partial; from pathlib import Path; from megatron_astro.data.workers import run_tasks\n"
@@ -72,20 +72,13 @@ def test_workers_die_with_their_parent_in_the_middle_of_a_task(tmp_path):
         "if __name__ == '__main__': list(run_tasks(partial(make_slow, Path(sys.argv[1])), [1, 2], 2))"
     )
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=Path(__file__).parents[2]) as parent:
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
         parent.kill()
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    ended = wait_until(lambda: not any(map(runs, workers)))
+    ended = wait_for(lambda: not any(map(runs, workers)))
     for number in filter(runs, workers):
         os.kill(number, signal.SIGKILL)
     assert (len(workers), ended) == (2, True)
-
-
-def wait_until(holds):
-    deadline = time.monotonic() + 20
-    while not (found := holds()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
 
 
 def runs(number):
