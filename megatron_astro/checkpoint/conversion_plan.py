@@ -19,7 +19,7 @@ from megatron_astro.checkpoint.legacy_writer import LegacyWriter
 from megatron_astro.checkpoint.memory_bound import MemoryNeed, logits_check_bytes, memory_need, require_within
 from megatron_astro.checkpoint.metadata_table import METADATA_FILE
 from megatron_astro.checkpoint.names import named_shapes, tensor_groups
-from megatron_astro.checkpoint.parity import Format
+from megatron_astro.checkpoint.parity import Format, probe_tokens
 from megatron_astro.checkpoint.reader import StoredReader, WeightReader
 from megatron_astro.checkpoint.shards import Shard, Writer, stored_bytes
 from megatron_astro.checkpoint.vocabulary import GrownReader, NewRows, warn_of_tokens_without_rows
@@ -143,11 +143,11 @@ def plan_conversion(
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
-    _check_tokenizer(stored, config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size)
     chosen = None if dtype is None else getattr(torch, dtype)
     num_bytes = sum(stored_bytes(group, reader, chosen) for group in tensor_groups(reader.sizes))
     require_within(memory := memory_need(reader), max_ram)
     proof, reason = _choose_proof(verification, source_format, reader.sizes.num_parameters, max_ram, config_from)
+    _check_tokenizer(stored, config_from or model_files_folder(source, source_format), reader.sizes.vocabulary_size, proof)
     writer = make_writer(target_format, layout)
     return ConversionPlan(
         source=source,
@@ -172,12 +172,14 @@ def plan_conversion(
     )
 
 
-def _check_tokenizer(reader: WeightReader, model_files: Path, vocabulary_size: int) -> None:
-    """Say now, not when all weights are written, that a tokenizer cannot be written, or has tokens without rows."""
+def _check_tokenizer(reader: WeightReader, model_files: Path, vocabulary_size: int, proof: Proof) -> None:
+    """Say now, not when all weights are written, that a tokenizer cannot be written or used for the proof, or has tokens without rows."""
     if isinstance(reader, GgufReader):
         reader.tokenizer_files()
-    else:
-        warn_of_tokens_without_rows(model_files, vocabulary_size)
+        return
+    warn_of_tokens_without_rows(model_files, vocabulary_size)
+    if proof == "logits":
+        probe_tokens(model_files, reader.sizes)
 
 
 def model_files_folder(path: Path, source_format: SourceFormat) -> Path:

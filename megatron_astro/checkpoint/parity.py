@@ -18,6 +18,7 @@ from megatron_astro.checkpoint.legacy_contents import spelt
 from megatron_astro.checkpoint.names import tensor_groups
 from megatron_astro.checkpoint.reader import read_group
 from megatron_astro.config.run import ParallelConfig
+from megatron_astro.data.tokenizer import TokenizersErrors
 from megatron_astro.errors import CheckpointError
 from megatron_astro.model.sizes import LlamaSizes
 from megatron_astro.parallel.launch import single_process
@@ -43,11 +44,15 @@ PROBE_TEXT = (
 
 
 def probe_tokens(model_files: Path, sizes: LlamaSizes) -> tuple[int, ...]:
-    """The fixed tokens: an astronomical text where the folder has a tokenizer, else ids spread over the vocabulary."""
+    """The fixed tokens: an astronomical text where the folder has a tokenizer, else ids spread over the vocabulary.
+
+    DataError for a tokenizer.json that its library refuses.
+    """
     length = min(PROBE_LENGTH, sizes.max_positions)
     tokens = [(7919 * step + 17) % sizes.vocabulary_size for step in range(length)]  # 7919 is prime: no early repeats
-    if (model_files / "tokenizer.json").is_file():
-        ids = Tokenizer.from_file(str(model_files / "tokenizer.json")).encode(PROBE_TEXT, add_special_tokens=False).ids
+    if (path := model_files / "tokenizer.json").is_file():
+        with TokenizersErrors(path):
+            ids = Tokenizer.from_file(str(path)).encode(PROBE_TEXT, add_special_tokens=False).ids
         tokens = [number for number in ids if number < sizes.vocabulary_size][:length] or tokens
     return tuple(tokens)
 

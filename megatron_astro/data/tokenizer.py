@@ -30,7 +30,7 @@ class _HuggingFaceModel:
         self._content = content
         with collection_held():
             self._parsed: dict[str, Any] | None = _parse_object(path, content)
-        with _TokenizersErrors(path):
+        with TokenizersErrors(path):
             self._tokenizer = Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()  # a tokenizer.json may carry both settings, and both would falsify documents
         self._tokenizer.no_padding()
@@ -155,7 +155,7 @@ class TextTokenizer:
         return number
 
 
-class _TokenizersErrors:
+class TokenizersErrors:
     """Turn what the `tokenizers` library raises on a bad file, a bare Exception or a Rust panic, into a DataError; nothing else."""
 
     def __init__(self, path: Path) -> None:

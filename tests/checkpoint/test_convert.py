@@ -15,7 +15,7 @@ from megatron_astro.checkpoint.conversion_plan import detect_format
 from megatron_astro.checkpoint.convert import convert
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.checkpoint.huggingface_writer import HuggingFaceWriter
-from megatron_astro.errors import CheckpointError, ConfigError
+from megatron_astro.errors import CheckpointError, ConfigError, DataError
 from megatron_astro.records import CertificateRecord, ParityRecord, read_record
 
 pytestmark = pytest.mark.usefixtures("megatron")
@@ -198,6 +198,17 @@ def test_a_target_that_exists_is_kept(gqa, tmp_path):
     with pytest.raises(ConfigError, match="exists already"):
         convert(gqa, tmp_path / "target")
     assert contents(tmp_path / "target") == {"precious": b"kept"}
+
+
+def test_a_tokenizer_that_the_proof_cannot_use_is_found_before_the_weights_are_written(gqa, tiny_tokenizer_folder, tmp_path):
+    source = shutil.copytree(gqa, tmp_path / "source")
+    tokenizer = json.loads((tiny_tokenizer_folder / "tokenizer.json").read_text())
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer | {"decoder": {"type": "Unheard"}}))
+    read = []
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer"):
+        convert(source, tmp_path / "target", before_group=read.append)
+    assert not read
+    convert(source, tmp_path / "target", verification="readback")  # no text is encoded for this one
 
 
 def test_a_broken_source_leaves_no_target(sharded, tmp_path):

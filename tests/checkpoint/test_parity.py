@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from megatron_astro.checkpoint.parity import PROBE_LENGTH, PROBE_TEXT, compare_logits, probe_tokens
-from megatron_astro.errors import CheckpointError
+from megatron_astro.errors import CheckpointError, DataError
 from megatron_astro.model.sizes import LlamaSizes
 
 pytestmark = pytest.mark.usefixtures("megatron")
@@ -46,6 +46,18 @@ def test_without_a_tokenizer_the_probe_spreads_over_the_vocabulary(gqa):
 def test_the_probe_fits_short_models(gqa):
     sizes = LlamaSizes.from_hf_config({**json.loads((gqa / "config.json").read_text()), "max_position_embeddings": 10})
     assert len(probe_tokens(gqa, sizes)) == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": "9.9"}, {"decoder": {"type": "Unheard"}}, {"model": {"type": "WordLevel", "vocab": {}, "unk_token": "?"}}],
+)
+def test_a_tokenizer_that_its_library_refuses(gqa, tiny_tokenizer_folder, tmp_path, change):
+    tokenizer = json.loads((tiny_tokenizer_folder / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer | change))
+    sizes = LlamaSizes.from_hf_config(json.loads((gqa / "config.json").read_text()))
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer: "):
+        probe_tokens(tmp_path, sizes)
 
 
 def test_the_record_tells_the_loss_of_transformers(gqa, megatron_of):
