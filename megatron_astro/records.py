@@ -128,7 +128,8 @@ class ParityRecord:
 @dataclass(frozen=True, kw_only=True)
 class StartRecord:
     """What a run began from and the proof that its ranks hold that model (`start.json` in a run folder): its loss on the probe tokens,
-    in nats, beside that of the source, and what computed the latter. `root` where the source was certified.
+    in nats, beside that of the source, and what computed the latter. `root` of its weights as the ranks computed it, null where
+    `training.certify` had them compute none.
     """
 
     path: str

@@ -147,10 +147,9 @@ def _start(start: StartRecord) -> str:
 
 def _roots(report: Report) -> list[tuple[str, str]]:
     """Of the weights before, in each checkpoint that is kept, and after."""
-    before = report.start.root if report.start else None
-    if report.parity:
-        before = before or report.parity.root
-    rows = [("Root of the weights before", before)]
+    rows = [("Root of the weights before", report.start.root if report.start else None)]
+    if report.parity and not rows[0][1]:
+        rows = [("Root of the weights before, as the conversion's certificate states it", report.parity.root)]
     rows += [(f"Root of checkpoint {name}", root) for name, root in report.checkpoint_roots.items()]
     rows.append(("Root of the weights after", report.exported_root))
     return [(name, root) for name, root in rows if root]

@@ -19,7 +19,7 @@ from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
 from megatron_astro.checkpoint.conversion_plan import detect_format
-from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
+from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER, DistributedReader
 from megatron_astro.checkpoint.huggingface import HuggingFaceReader, read_config, sizes_of
 from megatron_astro.checkpoint.names import named_shapes
 from megatron_astro.checkpoint.parity import PARITY_FILE, probe_tokens
@@ -129,12 +129,18 @@ def begin_from(
 
 
 def _root(start: Start, certify: When) -> str | None:
-    """Root of the weights to start from: as its conversion has certified it, else found by all ranks together."""
-    path = start.path / CERTIFICATE_FILE
-    if start.format == "megatron":
-        return read_certificate(path).root if path.is_file() else None
-    certificate = certify_together(HuggingFaceReader(start.path), certify, str(start.path))
-    return certificate.root if certificate else None
+    """Root of the weights to start from, computed by all ranks together; CheckpointError where the certificate beside them has another."""
+    reader = DistributedReader(start.path) if start.format == "megatron" else HuggingFaceReader(start.path)
+    certificate = certify_together(reader, certify, str(start.path))
+    if certificate is None:
+        return None
+    stated = start.path / CERTIFICATE_FILE
+    if stated.is_file() and (root := read_certificate(stated).root) != certificate.root:
+        raise CheckpointError(
+            f"{start.path} does not hold what its {CERTIFICATE_FILE} says: the root of its weights is {certificate.root}, not {root}; "
+            f"fetch or convert it again, or remove {CERTIFICATE_FILE} if the change was meant"
+        )
+    return certificate.root
 
 
 def _load_converted(start: Start, model: Sequence[DistributedDataParallel]) -> Probe:

@@ -3,16 +3,19 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from megatron_astro.checkpoint.certify import read_certificate
 from megatron_astro.checkpoint.convert import convert
+from megatron_astro.checkpoint.digest import weights_root
 from megatron_astro.config.run import ModelConfig, ParallelConfig
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.parallel.launch import single_process
 from megatron_astro.parallel.plan import make_plan
-from megatron_astro.records import StartRecord, read_record
+from megatron_astro.records import StartRecord, read_record, write_record
 from megatron_astro.training.start import open_start, resumed_start
 
 OF_A_CONVERSION = {"certificate.json", "parity.json", "conversion.jsonl"}
@@ -83,33 +86,57 @@ def test_the_start_is_proven_and_written_down(from_folder, folder):
     assert start.start_probe_loss > 1
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # what megatron-core says of itself
-def test_weights_in_the_wrong_place_are_refused(monkeypatch, folder):
+@pytest.fixture
+def begin():
+    """Begin from a path on this process alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
-        from megatron_astro.checkpoint.sharded_model import load_slices
         from megatron_astro.model.build import build_stage
-        from megatron_astro.training import start as module
+        from megatron_astro.training.start import begin_from
+
+    def run(path, certify="auto"):
+        opened = open_start(path)
+        heads = {"num_heads": opened.sizes.num_heads, "num_kv_heads": opened.sizes.num_kv_heads}
+        plan = make_plan(ParallelConfig(), 1, num_layers=opened.sizes.num_layers, **heads)
+        optimizer = SimpleNamespace(reload_model_params=lambda: None)
+        with single_process():
+            stage = build_stage(opened.sizes, plan)
+            model = [DistributedDataParallel(stage.config, DistributedDataParallelConfig(), stage)]
+            return begin_from(opened, ModelConfig(init_from=path, start_tolerance=1e-4), model, optimizer, plan, certify)
+
+    return run
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+)  # megatron-core of itself
+def test_the_root_of_the_start_is_computed_and_never_copied(begin, folder, tiny_start, tmp_path):
+    stated = read_certificate(tiny_start / "certificate.json")
+    assert begin(folder).root == begin(tiny_start).root == stated.root
+    assert begin(tiny_start, "never").root is None
+    copy = shutil.copytree(tiny_start, tmp_path / "copy")
+    others = (replace(stated.tensors[0], data="0" * 64), *stated.tensors[1:])
+    write_record(copy / "certificate.json", replace(stated, tensors=others, root=weights_root(others)))
+    with pytest.raises(CheckpointError, match=rf"copy does not hold .*: the root of its weights is {stated.root}, not "):
+        begin(copy)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # what megatron-core says of itself
+def test_weights_in_the_wrong_place_are_refused(monkeypatch, begin, folder):
+    from megatron_astro.checkpoint.sharded_model import load_slices
+    from megatron_astro.training import start as module
 
     def wrong(reader, model, sizes):
         load_slices(reader, model, sizes)
         weight = model.decoder.layers[0].self_attention.linear_qkv.weight.data
         weight.copy_(weight.roll(1, dims=0) * 20)  # a random model of small weights hardly attends
 
-    opened = module.open_start(folder)
-    heads = {"num_heads": opened.sizes.num_heads, "num_kv_heads": opened.sizes.num_kv_heads}
-    plan = make_plan(ParallelConfig(), 1, num_layers=opened.sizes.num_layers, **heads)
-    optimizer = SimpleNamespace(reload_model_params=lambda: None)
-    with single_process():
-        stage = build_stage(opened.sizes, plan)
-        model = [DistributedDataParallel(stage.config, DistributedDataParallelConfig(), stage)]
-        config = ModelConfig(init_from=folder, start_tolerance=1e-4)
-        assert module.begin_from(opened, config, model, optimizer, plan).tolerance == 1e-4
-        monkeypatch.setattr(module, "load_slices", wrong)
-        with pytest.raises(CheckpointError, match="is not the one that was read"):
-            module.begin_from(opened, config, model, optimizer, plan)
+    assert begin(folder).tolerance == 1e-4
+    monkeypatch.setattr(module, "load_slices", wrong)
+    with pytest.raises(CheckpointError, match="is not the one that was read"):
+        begin(folder)
 
 
 @pytest.mark.slow
