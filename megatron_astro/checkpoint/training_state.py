@@ -106,8 +106,12 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first; folders still under their temporary name do not count."""
     if not checkpoints.is_dir():
         return []
-    found = [(int(match[1]), path) for path in checkpoints.iterdir() if (match := STEP_FOLDER.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in checkpoints.iterdir() if STEP_FOLDER.fullmatch(path.name)), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint of a run was saved, by its name."""
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def remove_old_checkpoints(checkpoints: Path, keep: int) -> None:

@@ -16,7 +16,13 @@ from megatron.core import parallel_state
 from megatron_astro.checkpoint.certify import CERTIFICATE_FILE, read_certificate
 from megatron_astro.checkpoint.distributed import MODEL_FILES_FOLDER
 from megatron_astro.checkpoint.export import export_hugging_face
-from megatron_astro.checkpoint.training_state import newest_checkpoint, remove_old_checkpoints, save_training_state
+from megatron_astro.checkpoint.training_state import (
+    list_checkpoints,
+    newest_checkpoint,
+    remove_old_checkpoints,
+    save_training_state,
+    step_of,
+)
 from megatron_astro.config.command_line import options_to_toml
 from megatron_astro.config.run import RunConfig
 from megatron_astro.data.loader import Batch, BatchLoader
@@ -72,7 +78,7 @@ class TrainingLoop:
         self._is_first_rank = run.world.rank == 0
         self._skipped_in_a_row = 0
         folder = run.config.run_folder
-        _refuse_to_replace_export(run)
+        refuse_to_replace_export(run.config, run.progress.step)
         if self._is_first_rank:
             forget_after(folder, self.progress.step)
         dist.barrier()
@@ -235,11 +241,20 @@ class TrainingLoop:
         )
 
 
-def _refuse_to_replace_export(run: Run) -> None:
-    """Say before training, not after it, that the place of the model to be exported is taken."""
-    training, folder = run.config.training, run.config.run_folder / EXPORT_FOLDER
-    if training.export_hf != "never" and run.progress.step < training.steps and folder.exists():
-        raise ConfigError(f"{folder} exists already, and training.export_hf is {training.export_hf!r}; move it away first")
+def refuse_to_replace_export(config: RunConfig, step: int) -> None:
+    """Say before training, not in the midst of it, that the place of a model to be exported after `step` is taken."""
+    training = config.training
+    if training.export_hf == "never" or step >= training.steps:
+        return
+    taken = [path for path in [config.run_folder / EXPORT_FOLDER] if path.exists()]
+    if training.export_hf == "every":
+        exports = list_checkpoints(config.run_folder / EXPORTS_FOLDER)
+        taken += [path for path in exports if step_of(path) > step]
+    if taken:
+        raise ConfigError(
+            f"{', '.join(map(str, taken))} exists already, the run goes on from step {step}, and training.export_hf is "
+            f"{training.export_hf!r}; move it away first"
+        )
 
 
 def _note_options(config: RunConfig) -> None:

@@ -5,10 +5,13 @@ import math
 import signal
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
+from megatron_astro.config.run import DataConfig, ModelConfig, RunConfig, TrainingConfig
+from megatron_astro.errors import ConfigError
 from megatron_astro.files import held_folder
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,16 @@ def assert_same_numbers(ours, reference):
     for (loss, grad_norm), (reference_loss, reference_norm) in zip(ours, reference, strict=True):
         assert loss == pytest.approx(reference_loss, rel=LOSS_TOLERANCE)
         assert grad_norm == pytest.approx(reference_norm, rel=GRADIENT_TOLERANCE)
+
+
+@pytest.fixture
+def loop():
+    """The module, which imports megatron-core."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from megatron_astro.training import loop
+
+    return loop
 
 
 INTERLEAVED = ("--parallel.pp", 2, "--parallel.vpp", 2)
@@ -318,6 +331,32 @@ def test_a_run_folder_is_one_runs(tmp_path, train):
     assert done.returncode == 2
     assert "run is being written by another process; wait for it, or name another run_folder" in done.stderr
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "taken"),
+    [
+        (0, {"export_hf": "end"}, ["hf"]),
+        (0, {"export_hf": "never"}, []),
+        (5, {"export_hf": "every"}, ["hf", "hf_checkpoints/step_000006", "hf_checkpoints/step_000010"]),
+        (10, {"export_hf": "every"}, ["hf"]),
+        (20, {"export_hf": "every"}, []),
+    ],
+)
+def test_the_places_of_exports_to_come_are_free(tmp_path, loop, step, options, taken):
+    """What a killed run left unfinished has another name, and is replaced."""
+    for name in ("hf", *(f"hf_checkpoints/step_{number}" for number in ("000005", "000006", "000010", "000007.partial"))):
+        (tmp_path / name).mkdir(parents=True)
+    config = RunConfig(
+        run_folder=tmp_path, model=ModelConfig(init_from=tmp_path), data=DataConfig(prefixes=(tmp_path,)),
+        training=TrainingConfig(steps=20, **options),
+    )  # fmt: skip
+    if not taken:
+        loop.refuse_to_replace_export(config, step)
+        return
+    with pytest.raises(ConfigError, match="exists already") as caught:
+        loop.refuse_to_replace_export(config, step)
+    assert str(caught.value).split(" exists")[0] == ", ".join(str(tmp_path / name) for name in taken)
 
 
 @pytest.mark.parametrize(("rank", "local_rank", "lines"), [(0, 0, 1), (1, 1, 0), (8, 0, 1)])
