@@ -80,7 +80,7 @@ class BatchLoader(Iterator[Batch]):
         self._reset_at_documents = reset_at_documents
         self._size = (micro_batch_size, stream.seq_length + 1)
         self._pinned = torch.cuda.is_available()
-        # Positions that run through every sample and labels that all count are the same for every batch.
+        # Positions that run through every sample are the same for every batch, and so are labels where all count.
         self._loss_mask = torch.ones(micro_batch_size, stream.seq_length)
         self._position_ids = torch.arange(stream.seq_length).repeat(micro_batch_size, 1)
 
@@ -100,14 +100,14 @@ class BatchLoader(Iterator[Batch]):
         ids, memory = self._new_ids()
         origins = self._stream.read(first, memory)
         numbers = range(first, first + self._micro_batch_size)
+        counted = self._stream.read_loss_mask(first, self._micro_batch_size)
+        loss_mask = self._loss_mask if counted is None else torch.from_numpy(counted)
         if not self._reset_at_documents:
-            return Batch(
-                ids=ids, loss_mask=self._loss_mask, position_ids=self._position_ids, sample_numbers=numbers, origins=origins
-            )
+            return Batch(ids=ids, loss_mask=loss_mask, position_ids=self._position_ids, sample_numbers=numbers, origins=origins)
         starts = document_starts(origins.samples, origins.lengths, self._stream.seq_length)
         return Batch(
             ids=ids,
-            loss_mask=starts.loss_mask,
+            loss_mask=starts.loss_mask * loss_mask,
             position_ids=starts.position_ids,
             sample_numbers=numbers,
             origins=origins,

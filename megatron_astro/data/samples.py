@@ -23,7 +23,7 @@ from megatron_astro import _data
 from megatron_astro.config.run import DataConfig
 from megatron_astro.data.blend import whole_weights
 from megatron_astro.data.exact import build_exact_indices
-from megatron_astro.data.indexed import IndexedTokens, Tokens
+from megatron_astro.data.indexed import REMEDY, IndexedTokens, Tokens
 from megatron_astro.data.token_dataset import DocumentId, TokenDataset
 from megatron_astro.errors import ConfigError, DataError
 
@@ -32,10 +32,16 @@ LARGEST_SEED = 2**63 - 1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DocumentTokens:
-    """One document by itself: its name and its ids [tokens]."""
+    """One document by itself: its name, its ids [tokens], and 1 where one counts as a label [tokens] (None: all do)."""
 
     document_id: DocumentId
     tokens: Tokens
+    loss_mask: Tokens | None = None
+
+    @property
+    def num_labels(self) -> int:
+        """Tokens whose loss counts; the first has none before it."""
+        return max(len(self.tokens) - 1, 0) if self.loss_mask is None else int(self.loss_mask[1:].sum())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +104,12 @@ class SampleStream:
         self._datasets = datasets
         self._num_samples = num_samples
         sources = [(str(source.dataset.tokens.prefix), source.dataset.tokens.ids, source.order) for source in datasets]
-        self._reader = _data.SampleReader(sources, blend, seq_length, min(source.dataset.vocabulary_size for source in datasets))
+        vocabulary_size = min(source.dataset.vocabulary_size for source in datasets)
+        self._reader = _data.SampleReader(sources, blend, seq_length, vocabulary_size)
+        self._unmasked = np.array([source.dataset.loss_mask is None for source in datasets])
+        masks = [(name, ids if source.dataset.loss_mask is None else source.dataset.loss_mask, order)
+                 for source, (name, ids, order) in zip(datasets, sources, strict=True)]  # fmt: skip
+        self._mask_reader = None if self._unmasked.all() else _data.SampleReader(masks, blend, seq_length, vocabulary_size)
 
     def __len__(self) -> int:
         return self._num_samples
@@ -114,6 +125,20 @@ class SampleStream:
             return Origins(self._datasets, self._reader.read(first, ids))
         except (IndexError, ValueError) as error:
             raise DataError(f"{error}; check the file with tools/inspect_dataset.py") from error
+
+    def read_loss_mask(self, first: int, num_samples: int) -> npt.NDArray[np.float32] | None:
+        """1 where a label of samples `first` on counts, else 0: [num_samples, seq_length]; None where all labels of all datasets do."""
+        if self._mask_reader is None:
+            return None
+        counts = np.empty((num_samples, self.seq_length + 1), np.int64)
+        parts = self._mask_reader.read(first, counts)
+        whole = np.repeat(self._unmasked[parts[:, 1]], parts[:, 3]).reshape(counts.shape)  # there the reader read ids
+        counts[whole] = 1
+        if counts.max() > 1:
+            raise DataError(
+                f"a loss mask of samples {first} to {first + num_samples - 1} holds {counts.max()}, not 0 or 1; {REMEDY}"
+            )
+        return counts[:, 1:].astype(np.float32)
 
 
 def open_sample_stream(config: DataConfig, *, num_samples: int, vocabulary_size: int) -> SampleStream:
@@ -188,4 +213,6 @@ def heldout_documents(prefix: Path, *, vocabulary_size: int) -> Iterator[Documen
     for number, length in enumerate(dataset.tokens.document_lengths().tolist()):
         if length:
             tokens = dataset.read(np.array([number]), 0, length)
-            yield DocumentTokens(document_id=dataset.document_id(number), tokens=tokens)
+            start, end = dataset.tokens.document_bounds[number : number + 2].tolist()
+            loss_mask = None if dataset.loss_mask is None else dataset.loss_mask[start:end].astype(np.int64)
+            yield DocumentTokens(document_id=dataset.document_id(number), tokens=tokens, loss_mask=loss_mask)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_astro.corpus_records import DatasetRecord
+from megatron_astro.data.dataset_files import mask_prefix
 from megatron_astro.data.document_names import open_names
 from megatron_astro.data.indexed import REMEDY, IndexedTokens, Tokens, dataset_file, open_indexed
 from megatron_astro.errors import DataError
@@ -16,23 +17,34 @@ DocumentId = str | int
 
 
 class TokenDataset:
-    """An indexed dataset with its sidecar, if it has one: ids are checked against a vocabulary, documents have names."""
+    """An indexed dataset with its sidecar, if it has one: ids are checked against a vocabulary, documents have names.
+
+    `loss_mask` [tokens] is 1 where a token counts as a label; None: all do.
+    """
 
     def __init__(self, prefix: Path, vocabulary_size: int) -> None:
         self.tokens = open_indexed(prefix)
         self.vocabulary_size = vocabulary_size
         self.record = read_sidecar(self.tokens)
         self._names = document_namer(self.tokens, self.record)
-        if self.record is not None and self.record.loss_mask:
-            raise DataError(
-                f"{prefix} holds conversations, a loss taken on part of them by {prefix}_mask, which training does not read yet: it would "
-                "learn all of them; name a dataset of documents"
-            )
+        self.loss_mask = self._open_loss_mask()
         if self.record is not None and self.record.highest_id >= vocabulary_size:
             raise DataError(
                 f"{prefix} holds token ids up to {self.record.highest_id}, beyond the model's vocabulary of {vocabulary_size}; "
                 "tokenise the corpus with the model's own tokenizer"
             )
+
+    def _open_loss_mask(self) -> npt.NDArray[np.integer] | None:
+        prefix = mask_prefix(self.tokens.prefix)
+        beside = dataset_file(prefix, "idx").exists()
+        if not (self.record.loss_mask if self.record else beside):
+            return None
+        mask = open_indexed(prefix)
+        if not np.array_equal(mask.document_bounds, self.tokens.document_bounds) or mask.ids.dtype != np.uint8:
+            raise DataError(
+                f"{prefix} is no loss mask of {self.tokens.prefix}: documents of other lengths, or not one byte a token; {REMEDY}"
+            )
+        return mask.ids
 
     def document_id(self, number: int) -> DocumentId:
         """The document's id in the corpus, or its number where nothing names it."""

@@ -19,7 +19,9 @@ from megatron_astro.checkpoint.training_state import (
     newest_checkpoint,
 )
 from megatron_astro.config.run import DataConfig, RunConfig
-from megatron_astro.data.samples import SampleStream, heldout_documents, open_sample_stream
+from megatron_astro.data.dataset_files import mask_prefix
+from megatron_astro.data.indexed import dataset_file
+from megatron_astro.data.samples import DocumentTokens, SampleStream, heldout_documents, open_sample_stream
 from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.model.build import DTYPES, build_chunks
 from megatron_astro.model.operations import select_operations
@@ -31,7 +33,6 @@ from megatron_astro.provenance import file_sha256
 from megatron_astro.records import LayoutRecord, write_record
 from megatron_astro.training.optimizer import build_optimizer
 from megatron_astro.training.start import START_FILE, Start, begin_from, open_start, resumed_start
-from megatron_astro.training.validation import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Run:
     model: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
     samples: SampleStream
-    heldout: Sequence[Tokens]
+    heldout: Sequence[DocumentTokens]
     progress: Progress
 
     @property
@@ -137,10 +138,8 @@ def assemble(config: RunConfig, world: World, start: Start, plan: ParallelPlan) 
 
 def data_fingerprint(config: DataConfig, num_samples: int) -> str:
     """SHA-256 over what decides the stream of samples: the datasets' indices and sizes, weights, sequence length, order and seed."""
-    datasets = [
-        (file_sha256(prefix.with_name(prefix.name + ".idx")), prefix.with_name(prefix.name + ".bin").stat().st_size)
-        for prefix in config.prefixes
-    ]
+    files = [*config.prefixes, *(mask for mask in map(mask_prefix, config.prefixes) if dataset_file(mask, "idx").exists())]
+    datasets = [(file_sha256(dataset_file(prefix, "idx")), dataset_file(prefix, "bin").stat().st_size) for prefix in files]
     decides = {"chunked": (config.seed, config.chunk_documents), "flat": (), "exact": (config.seed, num_samples)}
     decisive = [datasets, config.weights, config.seq_length, config.index, decides[config.index]]
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
@@ -154,12 +153,14 @@ def _open_samples(config: RunConfig, sizes: LlamaSizes) -> SampleStream:
     return open_sample_stream(config.data, num_samples=_num_samples(config), vocabulary_size=sizes.vocabulary_size)
 
 
-def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[Tokens]:
+def _read_heldout(config: DataConfig, sizes: LlamaSizes) -> list[DocumentTokens]:
     if config.heldout_prefix is None:
         return []
-    documents = [document.tokens for document in heldout_documents(config.heldout_prefix, vocabulary_size=sizes.vocabulary_size)]
-    if not any(len(document) > 1 for document in documents):
-        raise DataError(f"{config.heldout_prefix} holds no document of two tokens or more; nothing could be measured on it")
+    documents = list(heldout_documents(config.heldout_prefix, vocabulary_size=sizes.vocabulary_size))
+    if not any(document.num_labels for document in documents):
+        raise DataError(
+            f"{config.heldout_prefix} holds no token whose loss counts behind another; nothing could be measured on it"
+        )
     return documents
 
 

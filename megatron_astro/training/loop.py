@@ -191,7 +191,7 @@ class TrainingLoop:
         if not self.run.heldout:
             return
         loss = windowed_loss(self.run.model, self.run.heldout, self.run.plan, self.run.config.data.seq_length)
-        tokens = sum(len(document) - 1 for document in self.run.heldout)
+        tokens = sum(document.num_labels for document in self.run.heldout)
         if self._heldout and math.isfinite(loss):
             self._heldout.append(HeldoutPoint(step=self.progress.step, loss=loss, tokens=tokens))
         logger.info("held-out loss after step %d: %.4f nats per token", self.progress.step, loss)

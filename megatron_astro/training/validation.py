@@ -11,28 +11,26 @@ import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
-from numpy.typing import NDArray
 
 from megatron_astro.data.loader import Batch
+from megatron_astro.data.samples import DocumentTokens
 from megatron_astro.errors import CheckpointError
 from megatron_astro.parallel.plan import ParallelPlan
 from megatron_astro.training.step import mean_loss, run_pipeline
 
 logger = logging.getLogger(__name__)
 
-Tokens = NDArray[np.int64]
-
 
 def windowed_loss(
-    model: Sequence[DistributedDataParallel], documents: Sequence[Tokens], plan: ParallelPlan, seq_length: int
+    model: Sequence[DistributedDataParallel], documents: Sequence[DocumentTokens], plan: ParallelPlan, seq_length: int
 ) -> float:
-    """Mean next-token loss (nats per token) over documents, each cut into windows of at most `seq_length` predictions."""
+    """Mean loss (nats per label that counts) over documents, each cut into windows of at most `seq_length` predictions."""
     windows = [window for document in documents for window in cut_windows(document, seq_length)]
-    longest = max(len(window) - 1 for window in windows)
+    longest = max(len(window.tokens) - 1 for window in windows)
     length = -(-longest // plan.tp) * plan.tp  # sequence parallelism splits the window between tp ranks
     mine = windows[parallel_state.get_data_parallel_rank() :: plan.dp]
     rounds = -(-len(windows) // (plan.dp * plan.microbatch_multiple)) * plan.microbatch_multiple
-    nothing = np.zeros(1, dtype=np.int64)
+    nothing = DocumentTokens(document_id="", tokens=np.zeros(1, dtype=np.int64))
     padded = [*mine, *[nothing] * (rounds - len(mine))]
     for chunk in model:
         chunk.eval()
@@ -50,10 +48,12 @@ def windowed_loss(
     return mean_loss(reports)
 
 
-def cut_windows(document: Tokens, seq_length: int) -> Iterator[Tokens]:
+def cut_windows(document: DocumentTokens, seq_length: int) -> Iterator[DocumentTokens]:
     """Cut a document into pieces of at most `seq_length` predictions; they share a token, so each token but the first counts once."""
-    for start in range(0, len(document) - 1, seq_length):
-        yield document[start : start + seq_length + 1]
+    for start in range(0, len(document.tokens) - 1, seq_length):
+        piece = slice(start, start + seq_length + 1)
+        loss_mask = None if document.loss_mask is None else document.loss_mask[piece]
+        yield DocumentTokens(document_id=document.document_id, tokens=document.tokens[piece], loss_mask=loss_mask)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Probe:
 
 def check_start(model: Sequence[DistributedDataParallel], probe: Probe, plan: ParallelPlan, tolerance: float) -> float:
     """Compare the loss on the probe with the source model's; CheckpointError when they differ: do not train from it."""
-    tokens = np.asarray(probe.tokens, dtype=np.int64)
-    loss = windowed_loss(model, [tokens] * plan.dp, plan, len(tokens) - 1)
+    text = DocumentTokens(document_id="probe", tokens=np.asarray(probe.tokens, dtype=np.int64))
+    loss = windowed_loss(model, [text] * plan.dp, plan, len(text.tokens) - 1)
     difference = abs(loss - probe.loss)
     if not difference <= tolerance:
         raise CheckpointError(
@@ -81,12 +81,14 @@ def check_start(model: Sequence[DistributedDataParallel], probe: Probe, plan: Pa
     return loss
 
 
-def _as_batches(windows: Sequence[Tokens], length: int) -> Iterator[Batch]:
+def _as_batches(windows: Sequence[DocumentTokens], length: int) -> Iterator[Batch]:
     position_ids = torch.arange(length).unsqueeze(0)
     for window in windows:
         row = torch.zeros(length + 1, dtype=torch.int64)
-        row[: len(window)] = torch.from_numpy(np.asarray(window, dtype=np.int64))
-        loss_mask = (torch.arange(length) < len(window) - 1).float()
+        num_labels = len(window.tokens) - 1
+        row[: num_labels + 1] = torch.from_numpy(window.tokens)
+        loss_mask = torch.zeros(length)
+        loss_mask[:num_labels] = 1.0 if window.loss_mask is None else torch.from_numpy(window.loss_mask[1:]).float()
         yield Batch(
             ids=row.unsqueeze(0),
             loss_mask=loss_mask.unsqueeze(0),

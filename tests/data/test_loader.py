@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megatron_astro.config.run import DataConfig
+from megatron_astro.data.dataset_files import mask_prefix
 from megatron_astro.data.loader import BatchLoader
 from megatron_astro.data.samples import open_sample_stream
 from megatron_astro.errors import ConfigError
@@ -86,6 +87,20 @@ def test_documents_of_a_batch_start_where_they_do_in_its_samples(stream):
         starts = batch.position_ids.flatten() == 0
         assert batch.cu_seqlens.tolist() == [*torch.nonzero(starts).flatten().tolist(), 2 * SEQ_LENGTH]
         assert starts.reshape(2, SEQ_LENGTH)[:, 1:].tolist() == changes[:, :-1].tolist()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_labels_that_do_not_count_have_no_loss(tmp_path, write_numbered, write_tokens, reset):
+    lengths = [5, 17, 8, 30]
+    prefix = write_numbered(tmp_path / "chats", lengths)
+    config = DataConfig(prefixes=(prefix,), seq_length=SEQ_LENGTH, seed=3)
+    whole = list(open_loader(open_sample_stream(config, num_samples=24, vocabulary_size=100), reset=reset))
+    write_tokens(mask_prefix(prefix), np.split((np.arange(60) % 3 == 0).astype(int), np.cumsum(lengths)[:-1]), np.uint8)
+    masked = list(open_loader(open_sample_stream(config, num_samples=24, vocabulary_size=100), reset=reset))
+    for batch, reference in zip(masked, whole, strict=True):
+        assert torch.equal(batch.ids, reference.ids)
+        assert torch.equal(batch.loss_mask, reference.loss_mask * (batch.labels % 3 == 0))
+    assert len(masked) == 12
 
 
 def test_resuming_goes_on_where_it_stopped(stream):

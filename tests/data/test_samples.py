@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_astro.config.run import DataConfig
+from megatron_astro.data.dataset_files import mask_prefix
 from megatron_astro.data.indexed import dataset_file
 from megatron_astro.data.samples import heldout_documents, open_sample_stream
 from megatron_astro.errors import ConfigError, DataError
@@ -178,3 +179,33 @@ def test_heldout_documents_come_one_by_one_without_the_empty_ones(tmp_path, writ
     assert [(document.document_id, document.tokens.tolist()) for document in documents] == [(0, [1, 2, 3]), (2, [4])]
     with pytest.raises(DataError, match="vocabulary of 4"):
         list(heldout_documents(prefix, vocabulary_size=4))
+
+
+@pytest.mark.parametrize("index", ["chunked", "flat", "exact"])
+def test_a_loss_mask_goes_with_its_tokens(tmp_path, write_tokens, index):
+    """Ids say whether they count: odd ones do; those of a dataset without a mask, from 1000 on, all do."""
+    chats = write_tokens(tmp_path / "chats", [np.arange(start, start + 7) for start in range(0, 70, 7)])
+    write_tokens(mask_prefix(chats), [np.arange(start, start + 7) % 2 for start in range(0, 70, 7)], np.uint8)
+    papers = write_tokens(tmp_path / "papers", [np.arange(start, start + 9) for start in range(1000, 1090, 9)])
+    stream = open_stream(chats, papers, index=index, weights=(1.0, 2.0))
+    for first in (0, 8, 35):
+        ids = np.empty((5, 6), np.int64)
+        stream.read(first, ids)
+        labels = ids[:, 1:]
+        assert np.array_equal(stream.read_loss_mask(first, 5), (labels % 2 == 1) | (labels >= 1000))
+    assert open_stream(papers, index=index).read_loss_mask(0, 5) is None
+
+
+def test_a_mask_of_other_values_is_named(tmp_path, write_tokens):
+    chats = write_tokens(tmp_path / "chats", [np.arange(30)])
+    write_tokens(mask_prefix(chats), [np.full(30, 7)], np.uint8)
+    with pytest.raises(DataError, match="a loss mask of samples 0 to 1 holds 7, not 0 or 1"):
+        open_stream(chats, num_samples=5).read_loss_mask(0, 2)
+
+
+def test_heldout_conversations_count_what_their_mask_says(tmp_path, write_tokens):
+    chats = write_tokens(tmp_path / "chats", [[5, 6, 7], [8, 9]])
+    write_tokens(mask_prefix(chats), [[1, 0, 1], [1, 1]], np.uint8)
+    documents = list(heldout_documents(chats, vocabulary_size=10))
+    assert [document.loss_mask.tolist() for document in documents] == [[1, 0, 1], [1, 1]]
+    assert [document.num_labels for document in documents] == [1, 1]  # the first token has nothing before it

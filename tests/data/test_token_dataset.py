@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from megatron_astro.corpus_records import DatasetRecord
+from megatron_astro.data.dataset_files import mask_prefix
 from megatron_astro.data.indexed import dataset_file, open_indexed
 from megatron_astro.data.token_dataset import TokenDataset, read_sidecar
 from megatron_astro.errors import DataError
@@ -43,11 +44,22 @@ def test_ids_beyond_the_vocabulary_raise_when_opened_or_read(prefix):
         TokenDataset(prefix, 9)
 
 
-def test_a_loss_mask_is_not_ignored(prefix):
-    """A run learned what users say as well as what the assistant says."""
+def test_the_loss_mask_beside_a_dataset_is_opened(prefix, write_tokens):
+    assert TokenDataset(prefix, 10).loss_mask is None
     write_record(dataset_file(prefix, "json"), dataclasses.replace(RECORD, loss_mask=True))
+    with pytest.raises(DataError, match=r"data_mask.idx"):
+        TokenDataset(prefix, 10)  # the sidecar says that there is one
+    write_tokens(mask_prefix(prefix), [[0, 1, 1], [0, 1]], np.uint8)
+    assert TokenDataset(prefix, 10).loss_mask.tolist() == [0, 1, 1, 0, 1]
+    dataset_file(prefix, "json").unlink()
+    assert TokenDataset(prefix, 10).loss_mask.tolist() == [0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("documents", "dtype"), [([[0, 1], [1, 0, 1]], np.uint8), ([[0, 1, 1], [0, 1]], np.uint16)])
+def test_a_mask_that_is_not_the_datasets_is_refused(prefix, write_tokens, documents, dtype):
+    write_tokens(mask_prefix(prefix), documents, dtype)
     with pytest.raises(
-        DataError, match=r"data holds conversations, a loss taken on part of them by .*data_mask, which training does"
+        DataError, match=r"data_mask is no loss mask of .*data: documents of other lengths, or not one byte a token"
     ):
         TokenDataset(prefix, 10)
 

@@ -151,7 +151,8 @@ def test_a_stopped_run_goes_on(request_for, corpus, tmp_path, monkeypatch, bytes
 
     monkeypatch.setattr("megatron_astro.data.tokenize_part.read_part", failing)
     with pytest.raises(
-        DataError, match=r"data could not be finished: No space left on device \(.*out\); free the disk, then run the command again"
+        DataError,
+        match=r"data could not be finished: No space left on device \(.*out\); free the disk, then run the command again",
     ):
         write_dataset(request_for())
     assert not dataset_file(tmp_path / "out" / "data", "idx").exists()

@@ -136,7 +136,8 @@ def test_a_full_disk_leaves_no_half_of_a_dataset_and_the_next_run_goes_on(
     with monkeypatch.context() as full:
         full.setattr(dataset_files.MergedParts, "write_names", fill)
         with pytest.raises(
-            DataError, match=r"data could not be finished: No space left on device \(.*\); free the disk, then run the command again"
+            DataError,
+            match=r"data could not be finished: No space left on device \(.*\); free the disk, then run the command again",
         ):
             write_dataset(request_for())
     assert names(prefix) == ["data.work"]
