@@ -68,6 +68,8 @@ class ExamRecord:
     """SHA-256 over every text the model was shown: equal for two models that sat the same exam."""
     dtype: str = ""
     device: str = ""
+    weights_root: str | None = None
+    """Root of the weights, which certificates have too (checkpoint/digest.py); None for a model that is none of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from megatron_astro.checkpoint.certify import certify
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.provenance import weights_sha256
 
@@ -44,6 +46,7 @@ class LoadedModel:
     dtype: torch.dtype
     max_positions: int
     weights_sha256: str
+    weights_root: str | None
 
     @property
     def dtype_name(self) -> str:
@@ -78,6 +81,7 @@ def load_model(folder: Path, device: DeviceChoice = "auto", dtype: DtypeChoice =
         dtype=chosen_dtype,
         max_positions=model.config.max_position_embeddings,
         weights_sha256=weights_sha256(folder),
+        weights_root=_weights_root(folder),
     )
     _require_plain_output(model, loaded)
     load_seconds = time.monotonic() - started_at_seconds
@@ -132,6 +136,15 @@ def _load_tokenizer(folder: Path) -> Any:
             f"the tokenizer in {folder} cannot say which characters a token covers; add the model's tokenizer.json"
         )
     return tokenizer
+
+
+def _weights_root(folder: Path) -> str | None:
+    """The root of a LLaMA's weights, which its certificates have in any format; None, and why in the log, for another model."""
+    try:
+        return certify(HuggingFaceReader(folder)).root
+    except (CheckpointError, ConfigError) as error:
+        logger.info("%s: no root of its weights is recorded: %s", folder, error)
+        return None
 
 
 def _require_plain_output(model: Any, loaded: LoadedModel) -> None:

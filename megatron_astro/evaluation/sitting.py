@@ -46,6 +46,7 @@ def sit_exam(loaded: LoadedModel, exam: Exam, batch_size: int) -> ExamRecord:
         prompts_sha256=_prompts_sha256(exam, stems),
         dtype=loaded.dtype_name,
         device=loaded.device.type,
+        weights_root=loaded.weights_root,
     )
 
 

@@ -36,6 +36,7 @@ from megatron_astro.records import (
 )
 from megatron_astro.report.contents import Difference, HeldoutLoss, LossCurve, Models, Parity, Report, Training, judge
 from megatron_astro.report.exam_results import exam_result
+from megatron_astro.report.examined import examined_weights
 from megatron_astro.report.wording import headline
 
 METHODS = ("answer_text", "letter")
@@ -76,17 +77,23 @@ def collect_report(folder: Path) -> tuple[Report, LossCurve]:
     comparisons = read_comparisons(run)
     losses = run.optional("evaluation/heldout_difference.json", LossComparison, "the loss on held-out documents before and after")
     provenance = current_provenance()
+    sittings = {method: _sittings(folder, method) for method in comparisons}
+    start, parity = _start(folder), _parity(config, run)
+    checkpoint_roots, exported_root = _checkpoint_roots(folder / "checkpoints"), _root(folder / "hf")
     report = Report(
         headline="",
         run=str(folder),
         models=_models([*comparisons.values(), *([losses] if losses else [])]),
         heldout_loss=_heldout_loss(losses) if losses else None,
-        exam={method: exam_result(comparison, *_sittings(folder, method)) for method, comparison in comparisons.items()},
+        exam={method: exam_result(comparison, *sittings[method]) for method, comparison in comparisons.items()},
+        examined=examined_weights(
+            sittings, (_roots_before(start, folder, config.model.init_from), _roots_after(checkpoint_roots, exported_root))
+        ),
         train=_training(config, steps, _datasets(config, run), points),
-        parity=_parity(config, run),
-        start=_start(folder),
-        checkpoint_roots=_checkpoint_roots(folder / "checkpoints"),
-        exported_root=_root(folder / "hf"),
+        parity=parity,
+        start=start,
+        checkpoint_roots=checkpoint_roots,
+        exported_root=exported_root,
         layout=run.optional("layout.json", LayoutRecord, "the layout over ranks"),
         wall_seconds=_wall_seconds(run),
         continuation=read_record(path, Continuation) if (path := folder / "generation.json").exists() else None,
@@ -208,6 +215,22 @@ def _checkpoint_roots(checkpoints: Path) -> dict[str, str]:
     """Root of each certified checkpoint, in order."""
     found = {path.name: _root(path) for path in sorted(checkpoints.glob("step_*")) if not path.name.endswith(".partial")}
     return {name: root for name, root in found.items() if root}
+
+
+def _roots_before(start: StartRecord | None, *folders: Path) -> dict[str, str]:
+    """Roots of what the run began from, and of what that was converted from: rounding changes it."""
+    paths = [path for folder in folders if (path := folder / "certificate.json").exists()]
+    certificates = [read_record(path, CertificateRecord) for path in paths]
+    roots = {record.source.root: "those that were converted to begin from" for record in certificates if record.source}
+    stated = [record.root for record in certificates]
+    computed = [start.root] if start and start.root else []
+    return roots | dict.fromkeys([*stated, *computed], "those the run began from")
+
+
+def _roots_after(checkpoints: dict[str, str], exported: str | None) -> dict[str, str]:
+    """Roots of what the run has made, the last model first among equals."""
+    roots = {root: f"those of checkpoint {name}" for name, root in checkpoints.items()}
+    return roots | ({exported: "those of the run's hf folder"} if exported else {})
 
 
 def _root(folder: Path) -> str | None:

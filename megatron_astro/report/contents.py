@@ -138,6 +138,18 @@ class Models:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Examined:
+    """Weights that sat exams before or after training: their root where it was recorded, and whose among the run's they are."""
+
+    when: str
+    methods: tuple[str, ...]
+    root: str | None
+    whose: str | None
+    has_others: bool
+    """The run has certified weights, and these are none of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything the report says in words and tables."""
 
@@ -146,6 +158,8 @@ class Report:
     models: Models | None
     heldout_loss: HeldoutLoss | None
     exam: dict[str, ExamResult]
+    examined: tuple[Examined, ...]
+    """Which weights the exams are of."""
     train: Training
     parity: Parity | None
     start: StartRecord | None

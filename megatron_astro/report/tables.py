@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from megatron_astro.records import StartRecord
 from megatron_astro.report.contents import CHANCE, Report
+from megatron_astro.report.examined import examined_row
 from megatron_astro.report.formatting import (
     count,
     duration,
@@ -146,13 +147,13 @@ def _start(start: StartRecord) -> str:
 
 
 def _roots(report: Report) -> list[tuple[str, str]]:
-    """Of the weights before, in each checkpoint that is kept, and after."""
+    """Of the weights before, in each checkpoint that is kept, and after; then those that sat the exams."""
     rows = [("Root of the weights before", report.start.root if report.start else None)]
     if report.parity and not rows[0][1]:
         rows = [("Root of the weights before, as the conversion's certificate states it", report.parity.root)]
     rows += [(f"Root of checkpoint {name}", root) for name, root in report.checkpoint_roots.items()]
     rows.append(("Root of the weights after", report.exported_root))
-    return [(name, root) for name, root in rows if root]
+    return [*((name, root) for name, root in rows if root), *map(examined_row, report.examined)]
 
 
 def _conversion(report: Report) -> str:

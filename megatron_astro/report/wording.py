@@ -1,6 +1,7 @@
 """What the numbers allow to be said, in sentences: every claim is computed from an interval, and its limits stand beside it."""
 
 from megatron_astro.report.contents import CHANCE, ExamResult, HeldoutLoss, Report, Verdict
+from megatron_astro.report.examined import other_weights
 from megatron_astro.report.formatting import count, loss_interval, p_value, percent, points, points_interval, signed
 
 VERDICT_WORDS: dict[Verdict, str] = {"improved": "improved", "got_worse": "got worse", "not_shown": "no change shown"}
@@ -44,7 +45,7 @@ def what_it_shows(report: Report) -> list[str]:
 
 def what_it_does_not_show(report: Report) -> list[str]:
     """The limits of this run's evidence, as far as the numbers tell them."""
-    sentences = []
+    sentences = [sentence for examined in report.examined for sentence in other_weights(examined)]
     exam = next(iter(report.exam.values()), None)
     if exam and "taught" in exam.num_questions:
         sentences.append(_taught_limit(report, exam))

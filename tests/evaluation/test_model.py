@@ -5,6 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from megatron_astro.checkpoint.certify import certify
+from megatron_astro.checkpoint.huggingface import HuggingFaceReader
 from megatron_astro.errors import CheckpointError, ConfigError
 from megatron_astro.evaluation.model import choose_device, load_model
 
@@ -25,7 +27,11 @@ def test_a_cpu_computes_in_float32_and_weights_are_identified(loaded, other_mode
     assert loaded.dtype_name == "float32"
     assert loaded.output_weight.dtype == torch.float32
     assert loaded.max_positions == 512
-    assert loaded.weights_sha256 != load_model(other_model_folder, "cpu").weights_sha256
+    other = load_model(other_model_folder, "cpu")
+    assert loaded.weights_sha256 != other.weights_sha256
+    assert (loaded.weights_root, other.weights_root) == tuple(
+        certify(HuggingFaceReader(model.folder)).root for model in (loaded, other)
+    )
 
 
 def test_bfloat16_on_request(model_folder):

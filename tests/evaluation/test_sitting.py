@@ -37,6 +37,7 @@ def test_the_record_is_complete_and_reads_back(loaded, paths, tmp_path, method):
     assert record.method_version.startswith(method)
     assert len(record.prompts_sha256) == len(record.shots_sha256) == 64
     assert (record.dtype, record.device) == ("float32", "cpu")
+    assert record.weights_root == loaded.weights_root
 
 
 def test_batches_change_nothing_but_rounding(loaded, paths):
