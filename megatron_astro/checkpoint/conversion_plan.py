@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,7 @@ OBVIOUS_TARGET: dict[SourceFormat, Format] = {
     "gguf": "huggingface",
 }
 ONE_RANK = RankLayout()
+LEAST_SHARD_BYTES = 1000  # below it is a size whose unit was forgotten, and each tensor would get a file of its own
 SPARE_BYTES = 100_000_000  # for tokenizer files and headers
 
 
@@ -140,6 +141,8 @@ def plan_conversion(
     source_format = detect_format(source)
     target_format = target_format or OBVIOUS_TARGET[source_format]
     _refuse_contradictions(source, source_format, target_format, layout, config_from)
+    if shard_bytes < LEAST_SHARD_BYTES:
+        raise ConfigError(f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB")
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
@@ -232,8 +235,12 @@ def _refuse_contradictions(
             f"{source} is a GGUF file; convert it to a Hugging Face folder first, then that folder to {target_format}"
         )
     if target_format != "megatron-legacy" and layout != ONE_RANK:
+        given = ", ".join(
+            f"--{key.replace('_', '-')} {value}" for key, value in asdict(layout).items() if value != getattr(ONE_RANK, key)
+        )
         raise ConfigError(
-            f"the layout {layout} is for the format megatron-legacy; what is written in the format {target_format} loads at any layout"
+            f"{given} is for --format megatron-legacy alone; what is written here, --format {target_format}, loads at any layout: leave it "
+            "out, or choose that format"
         )
     if config_from is not None and source_format != "megatron-legacy":
         raise ConfigError(f"config_from is for legacy Megatron checkpoints without a configuration; {source} has its own")

@@ -5,6 +5,7 @@ import pytest
 from megatron_astro.checkpoint import conversion_plan
 from megatron_astro.checkpoint.conversion_plan import plan_conversion
 from megatron_astro.checkpoint.memory_bound import DEFAULT_MAX_RAM
+from megatron_astro.config.conversion import RankLayout
 from megatron_astro.errors import CheckpointError, ConfigError
 
 OPTIONS = {"target_format": None, "dtype": None, "verification": "auto", "max_ram": DEFAULT_MAX_RAM, "shard_bytes": 10**9}
@@ -43,6 +44,18 @@ def test_logits_are_the_proof_only_where_they_fit(gqa, tmp_path, monkeypatch):
 def test_a_bound_below_the_program_is_refused(gqa, tmp_path):
     with pytest.raises(ConfigError, match=r"max_ram is 1000 bytes, but \d+ are needed"):
         plan(gqa, tmp_path / "target", max_ram=1000)
+
+
+@pytest.mark.parametrize("shard_bytes", [0, 2, 999])
+def test_a_file_size_without_its_unit_is_refused(gqa, tmp_path, shard_bytes):
+    with pytest.raises(ConfigError, match=rf"max_shard is {shard_bytes} bytes, .* such as 2GB"):
+        plan(gqa, tmp_path / "target", shard_bytes=shard_bytes)
+
+
+def test_a_layout_names_its_options_and_its_format(gqa, tmp_path):
+    words = r"^--tp 2, --layer-spec local is for --format megatron-legacy alone; what is written here, --format megatron, loads"
+    with pytest.raises(ConfigError, match=words):
+        plan(gqa, tmp_path / "target", layout=RankLayout(tp=2, layer_spec="local"))
 
 
 def test_an_unfinished_targets_bytes_count_as_free(gqa, tmp_path, monkeypatch):
