@@ -9,7 +9,7 @@ from megatron_astro.corpus.outcome import Outcome, Removal, Repair, repair_docum
 from megatron_astro.corpus_records import Document
 
 # Nougat writes [MISSING_PAGE_EMPTY:3], [MISSING_PAGE_FAIL:7], [MISSING_PAGE_POST], also with \_ in place of _.
-_MARKER = re.compile(r"[ \t]*\[MISSING\\?_PAGE[^\]\n]{0,40}\][ \t]*\n?")
+_MARKER = re.compile(r"(?<![ \t])[ \t]*\[MISSING\\?_PAGE[^\]\n]{0,40}\][ \t]*\n?")
 
 
 class PagesStep:

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 FORMULA = "\ufffc"  # stands where a formula was
 
 _ENVIRONMENTS = "equation|align|alignat|eqnarray|gather|multline|flalign|displaymath|math|subequations"
+# No pattern may read past its own opening, else a text full of openings takes the square of its length.
 _MATHEMATICS = re.compile(
-    rf"\\begin\{{({_ENVIRONMENTS})\*?\}}.*?\\end\{{\1\*?\}}"
+    rf"\\begin\{{({_ENVIRONMENTS})\*?\}}[^\\]*+(?:\\(?!(?:begin|end)\{{\1\*?\}})[^\\]*+)*+\\end\{{\1\*?\}}"
     r"|(?<!\\)\$\$.{1,4000}?\$\$"
     r"|(?<!\\)\$(?:[^$\n]|\n(?!\s*\n)){1,1000}\$"  # inline: never over an empty line
-    r"|\\\(.{1,1000}?\\\)|(?<!\\)\\\[.{1,4000}?\\\]",
+    r"|\\\((?:[^\\]|\\\\|\\(?![\\(])){1,1000}?\\\)|(?<!\\)\\\[(?:[^\\]|\\\\|\\(?![\\\[])){1,4000}?\\\]",
     re.DOTALL,
 )
 _CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?|.)|[{}~]")
-_CITATION = re.compile(r"\[@[^\]]*\]|\]\([^)\s]*\)|https?://\S+")
+_CITATION = re.compile(r"\[@[^\[\]]*\]|\]\([^)\]\s]*\)|https?://\S+")
 
 
 @dataclass(frozen=True, kw_only=True)

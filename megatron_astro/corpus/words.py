@@ -16,7 +16,7 @@ GREEK_LETTERS = "αβγδεζηθικλμνξοπρςστυφχψω"
 GREEK_NAMES = {letter: unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda") for letter in GREEK_LETTERS}
 _LETTER_NAMES = str.maketrans({letter: f" {name} " for letter, name in GREEK_NAMES.items()})
 
-_BROKEN_WORD = re.compile(r"(?<=\w)[-\u00ad\u2010]\s*\n\s*(?=\w)")
+_BROKEN_WORD = re.compile(r"(?<=\w)[-\u00ad\u2010][^\S\n]*+\n\s*+(?=\w)")
 _COMMAND = re.compile(r"\\(?!(?:var)?(?:" + "|".join(GREEK_NAMES.values()) + r")(?![a-z]))[a-z]+\*?")
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
 _GREEK_LETTER = re.compile(f"[{GREEK_LETTERS}]")
