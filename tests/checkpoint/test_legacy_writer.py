@@ -186,7 +186,7 @@ def test_layouts_that_do_not_divide(official_llama, tmp_path, layout, words):
 
 
 def test_a_layout_is_only_for_the_legacy_format(official_llama, tmp_path):
-    with pytest.raises(ConfigError, match="^--tp 2 is for --format megatron-legacy alone"):
+    with pytest.raises(ConfigError, match=r"^--tp 2 is for --format megatron-legacy alone"):
         convert(official_llama("llama-2-7b"), tmp_path / "target", layout=RankLayout(tp=2))
     with pytest.raises(ConfigError, match="config_from is for legacy"):
         convert(official_llama("llama-2-7b"), tmp_path / "target", config_from=tmp_path)
