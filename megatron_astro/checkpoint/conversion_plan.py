@@ -142,7 +142,9 @@ def plan_conversion(
     target_format = target_format or OBVIOUS_TARGET[source_format]
     _refuse_contradictions(source, source_format, target_format, layout, config_from)
     if shard_bytes < LEAST_SHARD_BYTES:
-        raise ConfigError(f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB")
+        raise ConfigError(
+            f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB"
+        )
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)

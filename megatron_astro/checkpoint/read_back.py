@@ -1,8 +1,9 @@
 """Reading back what a conversion writes, block by block, while it is still in the processor's cache.
 
-Each block is read from the file right after it was written there, and compared, bit for bit, with the source's, read again; it is hashed
-where the source's was rounded or computed. It comes from the system's cache of the file: that proves what was written, not that the disk
-will keep it. What was read back leaves that cache, so that a conversion uses the same memory again and again. Nothing comes over it
+Each block is read from the file right after it was written there, and compared, bit for bit, with the block that was read of the source
+and hashed; it is hashed itself where that one was rounded or computed. It comes from the system's cache of the file: that proves what was
+written, not that the disk will keep it. What was read back leaves that cache, so that a conversion uses the same memory again and again.
+Nothing comes over it
 later: no byte of a file is written twice (`transfer.OpenFile`), and the files' own headers must have each tensor where it was read back
 (`writing.certify_conversion`).
 """
@@ -74,16 +75,14 @@ class TensorReadBack:
         self._hashes = [DataHash() for _ in self._copies]
         self._is_same = True
 
-    def check(self, rows: Span, ours: Tensor, theirs: Tensor) -> None:
-        """Read back rows that were just written; the buffers are for what is read."""
+    def check(self, rows: Span, block: Tensor, buffer: Tensor) -> None:
+        """Read back rows that were just written of the source's `block`, into the buffer."""
         columns = num_columns(self._tensor.shape)
-        written, original = (in_buffer(buffer, self._tensor.dtype, rows, columns) for buffer in (ours, theirs))
-        if self._source:
-            self._source.read_again(self._name, rows, (0, columns), original)
+        written = in_buffer(buffer, self._tensor.dtype, rows, columns)
         for copy, data in zip(self._copies, self._hashes, strict=True):
             copy.read_again(self._name, rows, (0, columns), written)
             if self._source:
-                self._is_same = self._is_same and same_bytes(written, original)
+                self._is_same = self._is_same and same_bytes(written, block)
             else:
                 data.update(tensor_bytes(written))
 

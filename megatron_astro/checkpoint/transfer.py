@@ -221,7 +221,7 @@ class _Copier:
         return [tensor for tensor in copied if tensor]
 
     def _copy_tensor(self, name: str, shape: tuple[int, ...], stored: Tensor, other: Tensor, ours: Tensor) -> CopiedTensor | None:
-        """`stored` is what the source's blocks are read into, `ours` what is read back; `other` first has them rounded, then read again."""
+        """`stored` is what the source's blocks are read into, `other` has them rounded, `ours` what is read back."""
         pieces: list[Piece] = [piece for layout in self._layouts for piece in layout.pieces.get(name, ())]
         rounding = Rounding(name, self._reader.dtype(name), self._dtype)
         read, written = DataHash(), DataHash()
@@ -236,7 +236,7 @@ class _Copier:
             for stretch in write_pieces(pieces, rows, out, self._descriptors):
                 self._files[stretch.file].note(stretch)
             if back:
-                back.check(rows, ours, other)
+                back.check(rows, block, ours)
             with self._progress:
                 self._advance(out.nbytes)
         rounding.report()

@@ -46,9 +46,9 @@ def read_back(folder, layouts, source, forgotten=None):
         folder, layouts, {NAME: torch.float32}, {NAME: (ROWS, COLUMNS)}, source,
         None if forgotten is None else lambda tensor, written: forgotten.append((tensor.file.name, written)),
     )  # fmt: skip
-    tensor, buffers = back.of(NAME), [torch.empty(64, dtype=torch.uint8) for _ in range(2)]
+    tensor, buffer = back.of(NAME), torch.empty(64, dtype=torch.uint8)
     for rows in ((0, 4), (4, 6)):
-        tensor.check(rows, *buffers)
+        tensor.check(rows, CONTENT[slice(*rows)], buffer)
     tensor.finish("of the source", root(CONTENT))
     return back
 
