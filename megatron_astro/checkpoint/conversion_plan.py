@@ -141,10 +141,7 @@ def plan_conversion(
     source_format = detect_format(source)
     target_format = target_format or OBVIOUS_TARGET[source_format]
     _refuse_contradictions(source, source_format, target_format, layout, config_from)
-    if shard_bytes < LEAST_SHARD_BYTES:
-        raise ConfigError(
-            f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB"
-        )
+    _refuse_forgotten_unit(shard_bytes)
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
@@ -246,6 +243,13 @@ def _refuse_contradictions(
         )
     if config_from is not None and source_format != "megatron-legacy":
         raise ConfigError(f"config_from is for legacy Megatron checkpoints without a configuration; {source} has its own")
+
+
+def _refuse_forgotten_unit(shard_bytes: int) -> None:
+    if shard_bytes < LEAST_SHARD_BYTES:
+        raise ConfigError(
+            f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB"
+        )
 
 
 def _choose_proof(
