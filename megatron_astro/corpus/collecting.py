@@ -22,7 +22,7 @@ from megatron_astro.corpus.paper_ids import paper_key
 from megatron_astro.corpus.replay import ReplayCandidate, ReplayChoice, choose_replay, first_words, replay_words
 from megatron_astro.corpus.survivors import Drop, SurvivorChoice
 from megatron_astro.corpus_records import CleaningReport, Document, Identity, RemovedDocument, RepairedDocument, ShardCounts
-from megatron_astro.files import atomic_file, make_folder, write_atomic
+from megatron_astro.files import atomic_file, write_atomic
 from megatron_astro.records import Record, read_lines, read_record, write_record
 
 INTERMEDIATE = (
@@ -141,7 +141,6 @@ class Collector:
 
     def _write_removed(self, counts: RuleCounts, dropped: list[RemovedDocument]) -> None:
         folder = Path(self.plan.output) / "removed"
-        make_folder(folder)
         with ExitStack() as stack:
             streams: dict[str, BinaryIO] = {}
             for step in CLEANING_RULES:

@@ -24,7 +24,7 @@ from megatron_astro.corpus.outcome import CleaningStep
 from megatron_astro.corpus.paper_ids import paper_key
 from megatron_astro.corpus.shards import read_shard
 from megatron_astro.corpus_records import Document, Identity, RemovedDocument, RepairedDocument, ShardCounts
-from megatron_astro.files import atomic_file, make_folder
+from megatron_astro.files import atomic_file
 from megatron_astro.records import write_record
 
 RECORD, REPAIRS, REMOVED, WORDS_READ = "record", "repairs", "removed", "words_read"
@@ -112,18 +112,13 @@ class WriteShard(PipelineStep):  # type: ignore[misc]
         with ExitStack() as stack:
             streams: dict[str, BinaryIO] = {}
             for kind in self.kinds:
-                path = self.plan.piece(kind, rank)
-                make_folder(path.parent)
-                streams[kind] = stack.enter_context(stack.enter_context(atomic_file(path)).open("wb"))
+                streams[kind] = stack.enter_context(stack.enter_context(atomic_file(self.plan.piece(kind, rank))).open("wb"))
             for item in data:
                 num_documents += 1
                 num_words += item.metadata[WORDS_READ]
                 with self.track_time():
                     self._write(item, streams, fingerprinter)
-        for kind in ("keys", "signatures", "facts", "sampled"):
-            make_folder(self.plan.work / kind)
         fingerprinter.save(self.plan.work, rank)
-        make_folder(self.plan.work / "counts")
         write_record(self.plan.piece("counts", rank), ShardCounts(documents=num_documents, words=num_words))
 
     def _write(self, item: PipelineDocument, streams: dict[str, BinaryIO], fingerprinter: Fingerprinter) -> None:
@@ -164,7 +159,6 @@ class CompareDocuments(PipelineStep):  # type: ignore[misc]
             pairs = [find_pairs(files, column, self.min_similarity) for column in self.columns[rank::world_size]]
             shared = [count_shared(files, partition) for partition in self.partitions[rank::world_size]]
             for kind, arrays in (("pairs", pairs), ("shared", shared)):
-                make_folder(self.plan.work / kind)
                 if arrays:
                     self.stat_update(kind, value=sum(map(len, arrays)))
                     save_array(array_path(self.plan.work, kind, rank), np.concatenate(arrays))

@@ -9,8 +9,6 @@ def fingerprint(folder, texts):
     fingerprinter = Fingerprinter(DuplicatesConfig(), merge_versions=True)
     for number, text in enumerate(texts):
         fingerprinter.add(Document(id=str(number), text=text), exam_paper=False)
-    for kind in ("keys", "signatures", "facts", "sampled"):
-        (folder / kind).mkdir()
     fingerprinter.save(folder, 0)
     return FingerprintFiles(folder, 1)
 

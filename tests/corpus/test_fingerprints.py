@@ -20,8 +20,6 @@ def fingerprints(folder, documents, *, merge_versions=True):
     fingerprinter = Fingerprinter(DuplicatesConfig(), merge_versions=merge_versions)
     for document in documents:
         fingerprinter.add(document, exam_paper=document.id == "exam")
-    for kind in ("keys", "signatures", "facts", "sampled"):
-        (folder / kind).mkdir()
     fingerprinter.save(folder, 3)
     return {kind: np.load(array_path(folder, kind, 3)) for kind in ("keys", "signatures", "facts", "sampled")}
 

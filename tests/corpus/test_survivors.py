@@ -20,8 +20,6 @@ def drops(tmp_path):
     def find(documents, *, exam=(), rules=ALL, num_shards=3):
         config = DuplicatesConfig()
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        for kind in ("keys", "signatures", "facts", "sampled"):
-            (folder / kind).mkdir(parents=True)
         for shard in range(num_shards):
             fingerprinter = Fingerprinter(config, merge_versions=True)
             for document in documents[len(documents) * shard // num_shards : len(documents) * (shard + 1) // num_shards]:
