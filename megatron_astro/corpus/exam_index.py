@@ -15,6 +15,7 @@ from megatron_astro.corpus.words import WordCodes, folded_words, ngram_hashes
 from megatron_astro.records import LETTERS, Question
 
 MAX_LITERAL_OPTION_WORDS = 3
+OPTION_LABELS = ("abcd", "1234")
 MIN_LONE_STEM_WORDS = 4  # a shorter stem ("The Sun is") is looked for with its options
 
 
@@ -28,8 +29,13 @@ class IndexedQuestion:
     wrong_options: tuple[tuple[str, ...], ...]
     telling: frozenset[int]
     ngram_words: int
-    with_options: bool
-    """Whether `stem` holds the options too, having no telling words of its own."""
+    option_starts: tuple[int, ...] = ()
+    """Where the options start in `stem`, which holds them too where it has no telling words of its own."""
+
+    @property
+    def with_options(self) -> bool:
+        """Whether `stem` holds the options too."""
+        return bool(self.option_starts)
 
     @property
     def num_option_words(self) -> int:
@@ -53,13 +59,24 @@ class ExamIndex:
     def __init__(self, questions: Sequence[Question], ngram_words: int, max_ngram_questions: int) -> None:
         self._codes = WordCodes()
         self.questions = self._index_questions(questions, ngram_words, max_ngram_questions)
-        places: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        places: dict[int, dict[int, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
         for number, question in enumerate(self.questions):
-            for offset, ngram in self._ngrams(question.stem, question.ngram_words):
-                if question.telling.issuperset(range(offset, offset + question.ngram_words)):
-                    places[question.ngram_words][ngram].append((number, offset))
+            for first, end, ngram in sorted({*self._places_in_stem(question)}):
+                if first < end and question.telling.issuperset(range(first, end)):
+                    places[question.ngram_words][ngram].append((number, first, end))
         self._places = {length: dict(table) for length, table in places.items()}
         self._sorted = {length: np.array(sorted(table), dtype=np.uint64) for length, table in self._places.items()}
+
+    def _places_in_stem(self, question: IndexedQuestion) -> Iterator[tuple[int, int, int]]:
+        """The n-grams of a stem, each after the words [first, end) it covers; those over the labels of the options too."""
+        for labels in ((), *OPTION_LABELS) if question.with_options else ((),):
+            spans = [(number, number + 1) for number in range(len(question.stem))]
+            words = list(question.stem)
+            for start, label in reversed([*zip(question.option_starts, labels, strict=False)]):
+                words.insert(start, label)
+                spans.insert(start, (start, start))
+            for offset, ngram in self._ngrams(words, question.ngram_words):
+                yield spans[offset][0], spans[offset + question.ngram_words - 1][1], ngram
 
     def _ngrams(self, words: Sequence[str], length: int) -> Iterator[tuple[int, int]]:
         return enumerate(ngram_hashes(self._codes.encode(words), length).tolist())
@@ -83,12 +100,14 @@ class ExamIndex:
     def _read_question(self, question: Question, longest: int, *, with_options: bool) -> IndexedQuestion:
         options = {letter: tuple(folded_words(text)) for letter, text in zip(LETTERS, question.options, strict=True)}
         stem = tuple(folded_words(question.question))
-        if with_options:
-            stem += tuple(word for option in options.values() for word in option)
+        starts: list[int] = []
+        for option in options.values() if with_options else ():
+            starts.append(len(stem))
+            stem += option
         return IndexedQuestion(
             id=question.id, stem=stem, right_option=options[question.answer],
             wrong_options=tuple(words for letter, words in options.items() if letter != question.answer),
-            telling=frozenset(), ngram_words=max(min(longest, len(stem)), 1), with_options=with_options,
+            telling=frozenset(), ngram_words=max(min(longest, len(stem)), 1), option_starts=tuple(starts),
         )  # fmt: skip
 
     def _with_telling(self, question: IndexedQuestion, boilerplate: set[tuple[int, int]]) -> IndexedQuestion:
@@ -102,11 +121,11 @@ class ExamIndex:
     def find_stems(self, words: Sequence[str], min_fraction: float) -> Iterator[StemMatch]:
         """Every place that holds at least `min_fraction` of a stem's telling words; question by question, in the order of the text."""
         codes = self._codes.encode(words)
-        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        found: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         for length, table in self._sorted.items():
             for position, ngram in _members(ngram_hashes(codes, length), table):
-                for number, offset in self._places[length][ngram]:
-                    found[number].append((position, offset))
+                for number, first, end in self._places[length][ngram]:
+                    found[number].append((position, first, end))
         for number in sorted(found):
             yield from _best_places(self.questions[number], sorted(found[number]), min_fraction)
 
@@ -120,22 +139,20 @@ def _members(hashes: NDArray[np.uint64], table: NDArray[np.uint64]) -> Iterator[
     yield from zip(positions.tolist(), hashes[positions].tolist(), strict=True)
 
 
-def _best_places(question: IndexedQuestion, hits: Sequence[tuple[int, int]], min_fraction: float) -> Iterator[StemMatch]:
-    """The places that hold enough of a stem, the best of those that overlap: a window slides over the hits (position, offset in the stem).
+def _best_places(question: IndexedQuestion, hits: Sequence[tuple[int, int, int]], min_fraction: float) -> Iterator[StemMatch]:
+    """The places that hold enough of a stem, the best of those that overlap: a window slides over the hits (position, words of the stem).
 
     It is one and a half stems wide at most, and without the hits at its start that later ones make up for.
     """
-    reach, length = len(question.stem) * 3 // 2, question.ngram_words
+    reach = len(question.stem) * 3 // 2
     times = [0] * len(question.stem)  # how many hits of the window cover a word of the stem
     best: tuple[int, int, int] = (0, 0, -1)  # words covered, first and last hit
     first = 0
-    for last, (position, offset) in enumerate(hits):
-        for word in range(offset, offset + length):
+    for last, (position, *span) in enumerate(hits):
+        for word in range(*span):
             times[word] += 1
-        while position - hits[first][0] > reach or all(
-            times[word] > 1 for word in range(hits[first][1], hits[first][1] + length)
-        ):
-            for word in range(hits[first][1], hits[first][1] + length):
+        while position - hits[first][0] > reach or all(times[word] > 1 for word in range(*hits[first][1:])):
+            for word in range(*hits[first][1:]):
                 times[word] -= 1
             first += 1
         covered = len(times) - times.count(0)
@@ -148,7 +165,7 @@ def _best_places(question: IndexedQuestion, hits: Sequence[tuple[int, int]], min
         yield _match(question, hits, best)
 
 
-def _match(question: IndexedQuestion, hits: Sequence[tuple[int, int]], place: tuple[int, int, int]) -> StemMatch:
+def _match(question: IndexedQuestion, hits: Sequence[tuple[int, int, int]], place: tuple[int, int, int]) -> StemMatch:
     covered, first, last = place
     end = hits[last][0] + question.ngram_words
     return StemMatch(question=question, first=hits[first][0], end=end, fraction=covered / len(question.telling))

@@ -1,3 +1,5 @@
+import pytest
+
 from megatron_astro.corpus.exam_index import ExamIndex, words_up_to_option
 from megatron_astro.corpus.words import folded_words
 from megatron_astro.records import Question
@@ -57,6 +59,21 @@ def test_a_stem_without_telling_words_is_looked_for_with_its_options():
     assert list(index.find_stems(folded_words("Which of the following is true? Nothing here."), 0.5)) == []
     text = folded_words("Which of the following is true? A. Mars has 3 large moons B. Venus has 3 rings C. x y D. z")
     assert "q3" in [match.question.id for match in index.find_stems(text, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The Sun is hot, cold, old, new",
+        "The Sun is\nA. hot\nB. cold\nC. old\nD. new",
+        "The Sun is (1) hot (2) cold (3) old (4) new",
+    ],
+)
+def test_short_options_are_found_behind_their_letters(text):
+    index = ExamIndex([question("The Sun is", 1, ("hot", "cold", "old", "new"))], ngram_words=4, max_ngram_questions=3)
+    (match,) = index.find_stems(folded_words(f"Well, {text} they say"), 0.7)
+    assert (match.first, match.fraction) == (1, 1.0)
+    assert list(index.find_stems(folded_words("The Sun is a hot star, old and never cold"), 0.7)) == []
 
 
 def test_short_options_stand_word_for_word_and_long_ones_mostly():
