@@ -1,7 +1,7 @@
 r"""Text as a comparison sees it: a sequence of words without case, accents, punctuation and the dressing of LaTeX.
 
 Words are runs of letters and runs of digits: `H$_2$O` and `H2O` are both h 2 o, `$10^{-3}\\,M_\\odot$` is 10 3 m. Names of Greek letters
-stay, as the letters themselves become names; words broken at a line's end are joined.
+stay, as the letters themselves become names; words broken at a line's end or by a soft hyphen are joined.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ GREEK_NAMES = {letter: unicodedata.name(letter).split()[-1].lower().replace("lam
 _LETTER_NAMES = str.maketrans({letter: f" {name} " for letter, name in GREEK_NAMES.items()})
 
 _BROKEN_WORD = re.compile(r"(?<=\w)[-\u00ad\u2010][^\S\n]*+\n\s*+(?=\w)")
+_UNSEEN = re.compile(r"[\u00ad\u200c\u200d\u2060\ufeff]")  # soft hyphens, joiners and byte order marks inside words
 _COMMAND = re.compile(r"\\(?!(?:var)?(?:" + "|".join(GREEK_NAMES.values()) + r")(?![a-z]))[a-z]+\*?")
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
 _GREEK_LETTER = re.compile(f"[{GREEK_LETTERS}]")
@@ -30,11 +31,11 @@ def folded_words(text: str) -> list[str]:
     """The words of a text as comparisons see them, in order."""
     text = text.casefold()
     if not text.isascii():
-        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text)).casefold()  # of bold capitals as well
         if _GREEK_LETTER.search(text):
             text = text.translate(_LETTER_NAMES)
     if "-" in text or not text.isascii():
-        text = _BROKEN_WORD.sub("", text)
+        text = _UNSEEN.sub("", _BROKEN_WORD.sub("", text))
     if "\\" in text:
         text = _COMMAND.sub(" ", text).replace("\\var", "\\")
     return (_ASCII_WORD if text.isascii() else _WORD).findall(text)

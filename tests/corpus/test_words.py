@@ -18,7 +18,9 @@ from megatron_astro.corpus.words import WordCodes, folded_words, ngram_hashes
         (r"$\alpha$, $\Delta\lambda$, \varepsilon", "alpha delta lambda epsilon"),
         ("\u03b1, \u0394\u03bb, \u00b5m \u03c2", "alpha delta lambda mu m sigma"),
         (r"\mutual \nubar", ""),  # commands that only start like Greek letters
-        ("obser-\nvations and obser\u00advations", "observations and obser vations"),
+        ("obser-\nvations and obser\u00advations", "observations and observations"),
+        ("obser\u00ad\nvations of\ufeff a st\u2060ar", "observations of a star"),
+        ("a 5 \u2103 warm \U0001d412tar, 5 \u00b0C", "a 5 c warm star 5 c"),
         ("Caf\u00e9 \u201cG\u00f6del\u201d \ufb01eld x\u00b2", "cafe godel field x 2"),
         ("\u0417\u0432\u0451\u0437\u0434\u044b snake_case", "\u0437\u0432\u0435\u0437\u0434\u044b snake case"),
         ("", ""),
