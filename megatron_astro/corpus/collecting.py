@@ -86,6 +86,8 @@ class Collector:
         """Remove the intermediate files; the plan and the logs stay."""
         for kind in INTERMEDIATE:
             shutil.rmtree(self.plan.work / kind, ignore_errors=True)
+        for partial in Path(self.plan.output).rglob("*.partial"):  # of runs that were killed
+            partial.unlink()
 
     def _general(self, files: FingerprintFiles) -> NDArray[np.bool_]:
         roles = [shard.role == "replay" for shard in self.plan.shards]
@@ -109,6 +111,8 @@ class Collector:
         }.get(drop.rule, "")
         if drop.rule == "near" and drop.similarity < self.rules.duplicates.min_similarity:
             evidence += ", and more to others that go with it"
+        if drop.rule == "contained" and self._is_larger(files, drop.document, drop.because_of):
+            evidence = f"holds {drop.similarity:.0%} of {told}, which stays"
         if drop.rule == "source_paper":
             evidence = self.plan.exam_papers[paper_key(cause.id)]
             if drop.document != drop.because_of:
@@ -118,6 +122,10 @@ class Collector:
             num_words=int(files.facts["num_words"][drop.document]), evidence=evidence, rule=drop.rule,
             step="decontamination" if drop.rule == "source_paper" else "duplicates",
         )  # fmt: skip
+
+    def _is_larger(self, files: FingerprintFiles, document: int, other: int) -> bool:
+        sampled = files.facts["num_sampled"]
+        return bool(sampled[document] > sampled[other])
 
     def _select(
         self, files: FingerprintFiles, general: NDArray[np.bool_], dropped: list[int], identities: dict[int, Identity]

@@ -26,6 +26,7 @@ PAPER_COLUMN, EXACT_COLUMN, FIRST_BAND_COLUMN = 0, 1, 2
 
 #: Held-out documents are kept before training documents, so that no copy is trained on, and those before general text.
 HELDOUT, TRAIN, REPLAY = 0, 1, 2
+MAX_VERSION = 2**31 - 1
 
 FACTS = np.dtype(
     [
@@ -72,7 +73,7 @@ class Fingerprinter:
         priority = REPLAY if document.topic == REPLAY_TOPIC else HELDOUT if document.split == "heldout" else TRAIN
         content = _hash64(msgspec.json.encode(document))
         num_words = len(document.text.split())
-        version = paper_version(document)
+        version = min(max(paper_version(document), 0), MAX_VERSION)
         self._facts.append((len(document.text), num_words, len(sampled), version, priority, exam_paper, content))
 
     def shingles(self, words: Sequence[str]) -> NDArray[np.uint64]:

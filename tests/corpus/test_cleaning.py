@@ -106,6 +106,15 @@ def test_every_step_finds_its_own_and_says_so(inputs):
     assert "source of question q1" in (inputs.output / "report.md").read_text()
 
 
+def test_what_holds_a_held_out_document_goes_and_says_so(tmp_path, make_text, write_documents):
+    held = {"id": "held", "text": make_text(1, 400), "split": "heldout"}
+    holder = {"id": "holder", "text": f"{make_text(1, 400)} {make_text(2, 800)}"}
+    files = CleaningFiles(documents=(write_documents(tmp_path / "corpus.jsonl", [held, holder]),), output=tmp_path / "clean")
+    run(files, CleaningRules())
+    (removed,) = lines(files.output / "removed" / "duplicates.jsonl")
+    assert (removed["id"], removed["rule"], removed["evidence"]) == ("holder", "contained", "holds 100% of held, which stays")
+
+
 def test_general_text_makes_up_the_fraction_to_the_word(inputs):
     report = run(inputs)
     documents = lines(inputs.output / "documents.jsonl")
@@ -167,6 +176,10 @@ def test_a_finished_cleaning_is_not_done_again(inputs):
     assert run(inputs) == first
     assert (inputs.output / "documents.jsonl").stat().st_mtime_ns == before
     assert not (inputs.output / "work" / "kept").exists()
+    (inputs.output / "documents.jsonl.7.partial").touch()  # of a run that was killed as it wrote
+    (inputs.output / "removed" / "pages.jsonl.7.partial").touch()
+    run(inputs)
+    assert list(inputs.output.rglob("*.partial")) == []
 
 
 def test_what_is_switched_off_is_kept(inputs):

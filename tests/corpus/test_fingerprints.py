@@ -47,6 +47,12 @@ def test_keys_agree_where_documents_do(tmp_path, make_text):
     assert (sampled[0] % 8 == 0).all()
 
 
+@pytest.mark.parametrize(("version", "kept"), [(10**30, 2**31 - 1), (-(10**30), 0)])
+def test_a_version_beyond_all_numbers_is_the_last_or_none(tmp_path, version, kept):
+    arrays = fingerprints(tmp_path, [Document(id="a", text="x", version=version)])
+    assert arrays["facts"]["version"].tolist() == [kept]
+
+
 def test_without_merging_versions_a_paper_is_its_id(tmp_path, make_text):
     documents = [Document(id=f"2401.00001v{version}", text=make_text(version)) for version in (1, 2)]
     keys = fingerprints(tmp_path, documents, merge_versions=False)["keys"]
