@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,54 @@ def tiny_data(tmp_path_factory):
             for _ in range(num_documents):
                 writer.add_document((np.cumsum(random.integers(1, 4, size=random.integers(5, 40))) % 306).astype(np.uint16))
     return folder
+
+
+@pytest.fixture
+def alone():
+    """A random model of two layers, its optimizer and its plan, on this process alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+
+        from megatron_astro.config.run import OptimizerConfig, ParallelConfig
+        from megatron_astro.model.build import build_stage
+        from megatron_astro.model.sizes import LlamaSizes
+        from megatron_astro.parallel.launch import single_process
+        from megatron_astro.parallel.plan import make_plan
+        from megatron_astro.training.optimizer import build_optimizer
+
+    sizes = LlamaSizes.from_hf_config({**SIZES, "model_type": "llama", "num_hidden_layers": 2})
+    heads = {"num_heads": sizes.num_heads, "num_kv_heads": sizes.num_kv_heads}
+    plan = make_plan(ParallelConfig(), 1, num_layers=sizes.num_layers, **heads)
+    with single_process():
+        stage = build_stage(sizes, plan)
+        generator = torch.Generator().manual_seed(3)
+        for parameter in stage.parameters():
+            one = 1.0 if parameter.dim() == 1 else 0.0
+            parameter.data.copy_(one + 0.05 * torch.randn(parameter.shape, generator=generator))
+        stage.config.finalize_model_grads_func = finalize_model_grads
+        model = [DistributedDataParallel(stage.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), stage)]
+        yield SimpleNamespace(
+            model=model, optimizer=build_optimizer(OptimizerConfig(), model, bf16=False, distributed=False), plan=plan
+        )
+
+
+@pytest.fixture
+def loss_by_torch():
+    """Mean loss of a model on texts of token ids, in float64 from its logits, each text by itself."""
+    import torch
+
+    def measure(model, texts):
+        losses = []
+        for text in texts:
+            ids = torch.as_tensor(np.asarray(text, dtype=np.int64)).unsqueeze(0)
+            with torch.no_grad():
+                logits = model[0].module(ids[:, :-1], torch.arange(ids.shape[1] - 1).unsqueeze(0), None)[0]
+            losses.append(torch.nn.functional.cross_entropy(logits.double(), ids[0, 1:], reduction="none"))
+        return float(torch.cat(losses).mean())
+
+    return measure
 
 
 @pytest.fixture(scope="session")
