@@ -7,24 +7,34 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from megatron_astro.training.validation import Probe, check_start, cut_windows, windowed_loss
 
+from megatron_astro.data.samples import DocumentTokens
 from megatron_astro.errors import CheckpointError
 
 LOSS_TOLERANCE = 96 * 2 * 2**-23  # float32 sums over 96 numbers in each of two layers
-DOCUMENTS = [np.random.default_rng(number).integers(0, 306, length) for number, length in enumerate((2, 9, 1, 24))]
+
+
+def document(number, length):
+    return DocumentTokens(document_id=number, tokens=np.random.default_rng(number).integers(0, 306, length))
+
+
+DOCUMENTS = [document(number, length) for number, length in enumerate((2, 9, 1, 24))]
 
 
 @pytest.mark.parametrize("length", range(1, 12))
 @pytest.mark.parametrize("seq_length", [1, 3, 5])
 def test_every_token_but_the_first_is_predicted_once(length, seq_length):
-    windows = list(cut_windows(np.arange(length), seq_length))
-    assert [int(token) for window in windows for token in window[1:]] == list(range(1, length))
-    assert all(2 <= len(window) <= seq_length + 1 for window in windows)
+    text = DocumentTokens(document_id=0, tokens=np.arange(length), loss_mask=np.arange(length) % 2)
+    windows = list(cut_windows(text, seq_length))
+    assert [int(token) for window in windows for token in window.tokens[1:]] == list(range(1, length))
+    assert all(2 <= len(window.tokens) <= seq_length + 1 for window in windows)
+    assert all((window.loss_mask == window.tokens % 2).all() for window in windows)
+    assert sum(window.num_labels for window in windows) == text.num_labels
 
 
 @pytest.mark.parametrize("seq_length", [8, 64])
 def test_the_loss_is_the_mean_over_all_predicted_tokens(alone, loss_by_torch, seq_length):
     """Short windows are padded, and what pads them does not count."""
-    windows = [window for document in DOCUMENTS for window in cut_windows(document, seq_length)]
+    windows = [window.tokens for text in DOCUMENTS for window in cut_windows(text, seq_length)]
     expected = loss_by_torch(alone.model, windows)
     assert windowed_loss(alone.model, DOCUMENTS, alone.plan, seq_length) == pytest.approx(expected, rel=LOSS_TOLERANCE)
 
@@ -37,7 +47,7 @@ def test_measuring_leaves_the_model_ready_to_train(alone):
 
 
 def test_a_start_is_proven_by_its_loss(alone, loss_by_torch):
-    tokens = tuple(map(int, DOCUMENTS[3]))
+    tokens = tuple(DOCUMENTS[3].tokens.tolist())
     loss = loss_by_torch(alone.model, [tokens])
     assert check_start(alone.model, Probe(tokens, loss, "torch"), alone.plan, 1e-4) == pytest.approx(loss, rel=LOSS_TOLERANCE)
     for other in (loss + 0.01, loss - 0.01, float("nan")):
