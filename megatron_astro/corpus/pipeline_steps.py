@@ -123,13 +123,14 @@ class WriteShard(PipelineStep):  # type: ignore[misc]
 
     def _write(self, item: PipelineDocument, streams: dict[str, BinaryIO], fingerprinter: Fingerprinter) -> None:
         document = item.metadata[RECORD]
-        if REMOVED in item.metadata:
+        exam_paper = paper_key(document.id) in self.exam_papers
+        if REMOVED in item.metadata and not exam_paper:  # an exam's paper goes later, and takes its copies along
             write_line(streams["removed"], item.metadata[REMOVED])
             return
         for repaired in item.metadata[REPAIRS]:
             write_line(streams["repaired"], repaired)
         document = replace(document, num_words=len(document.text.split()))
-        fingerprinter.add(document, exam_paper=paper_key(document.id) in self.exam_papers)
+        fingerprinter.add(document, exam_paper=exam_paper)
         write_line(streams["kept"], document)
         identity = Identity(id=document.id, version=document.version, title=document.title, source=document.source)
         write_line(streams["identities"], identity)

@@ -115,6 +115,15 @@ def test_what_holds_a_held_out_document_goes_and_says_so(tmp_path, make_text, wr
     assert (removed["id"], removed["rule"], removed["evidence"]) == ("holder", "contained", "holds 100% of held, which stays")
 
 
+def test_an_exams_paper_takes_its_parts_along_though_another_rule_removes_it(inputs, tmp_path, make_text, write_documents):
+    text = make_text(24, 600)
+    paper = {"id": "2401.09999", "text": f"{text}\n\n{QUESTION['question']} {QUESTION['options'][1]}"}
+    corpus = write_documents(tmp_path / "papers.jsonl", [paper, {"id": "part", "text": text[: len(text) // 2]}])
+    run(CleaningFiles(documents=(corpus,), output=inputs.output, exams=inputs.exams), CleaningRules())
+    removed = lines(inputs.output / "removed" / "decontamination.jsonl")
+    assert [(line["id"], line["rule"]) for line in removed] == [("2401.09999", "source_paper"), ("part", "source_paper")]
+
+
 def test_general_text_makes_up_the_fraction_to_the_word(inputs):
     report = run(inputs)
     documents = lines(inputs.output / "documents.jsonl")
