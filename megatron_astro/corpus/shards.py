@@ -71,7 +71,13 @@ def _files_below(folder: Path) -> list[Path]:
             f"cannot read the folder {error.filename}: {error.strerror}; make it readable, or take it away"
         ) from error
 
-    files = (Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names if name.endswith(ENDINGS))
+    files: list[Path] = []
+    for root, subfolders, names in os.walk(folder, onerror=refuse):
+        if links := [link for name in subfolders if (link := Path(root, name)).is_symlink()]:
+            raise DataError(
+                f"{links[0]} is a link to a folder, which is not followed; name that folder itself, or take the link away"
+            )
+        files += [Path(root, name) for name in names if name.endswith(ENDINGS)]
     return sorted(_plain(file) for file in files if is_wanted(file))
 
 

@@ -133,6 +133,16 @@ def test_names_that_lead_to_no_documents_are_named(tmp_path, write_documents):
             find_files(paths)
 
 
+def test_a_link_to_a_folder_is_told(tmp_path, write_documents):
+    for name in ("elsewhere", "in"):
+        (tmp_path / name).mkdir()
+    write_documents(tmp_path / "elsewhere" / "b.jsonl", [{"id": "b", "text": "x"}])
+    write_documents(tmp_path / "in" / "a.jsonl", [{"id": "a", "text": "x"}])
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="in/more is a link to a folder, which is not followed; name that folder itself"):
+        find_files([tmp_path / "in"])
+
+
 def test_a_folder_that_cannot_be_read_is_told(tmp_path, write_documents, monkeypatch):
     write_documents(tmp_path / "documents.jsonl", [DOCUMENT])
     (tmp_path / "closed").mkdir()
