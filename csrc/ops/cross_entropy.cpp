@@ -60,12 +60,11 @@ void statistics(const CrossEntropyStatistics& a) {
     for (int64_t first = 0; first < columns; first += BLOCK) {
       const int64_t size = columns - first < BLOCK ? columns - first : BLOCK;
       const float here = block_maximum(logits + first, size);
-      if (here == -INFINITE && most == -INFINITE) continue;
       if (here > most) {
         exponentials *= exponential(most - here);
         most = here;
       }
-      exponentials += block_sum(logits + first, size, most);
+      exponentials += block_sum(logits + first, size, most == -INFINITE ? 0 : most);  // nothing but -infinity so far: 0, or NaN if one is there
     }
     const int64_t label = a.labels[row] - a.first_label;
     a.statistics[row] = ignored ? 0 : most;
@@ -83,7 +82,8 @@ void gradient(const CrossEntropyGradient& a) {
       __builtin_memset(logits, 0, static_cast<unsigned long>(a.columns) * sizeof(T));
       continue;
     }
-    const float most = a.maximum[row], grad = a.grad_losses[row], scale = grad / a.sum[row];
+    const float most = a.maximum[row], grad = a.grad_losses[row], share = grad / a.sum[row];
+    const float scale = share == share ? share : NOT_A_NUMBER;  // one from elsewhere may have low bits, which store_two cannot have
     const int64_t label = a.labels[row] - a.first_label;
     const bool ours = 0 <= label && label < a.columns;
     const Floats at_label = all(ours ? exponential(element(logits, label) - most) * scale - grad : 0.0f);

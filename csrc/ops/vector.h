@@ -33,6 +33,7 @@ using Halves = uint16_t __attribute__((vector_size(LANES * 2)));
 constexpr int64_t STREAMED_BYTES = 8 * 1024 * 1024;
 
 constexpr float INFINITE = __builtin_inff();
+constexpr float NOT_A_NUMBER = __builtin_nanf("");
 
 inline Floats all(float value) { return Floats{} + value; }
 

@@ -84,6 +84,21 @@ def test_not_a_number_reaches_the_loss_unless_ignored(instruction_set):
         assert losses.isnan().tolist() == [True, False]
 
 
+def test_not_a_number_among_nothing_but_minus_infinity_reaches_the_loss(instruction_set):
+    logits = torch.full((1, 5000), -torch.inf)
+    logits[0, [100, 4900]] = torch.tensor([torch.nan, 1.0])  # far apart: not read together
+    assert cross_entropy_fused(logits, torch.tensor([4900])).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])
+def test_a_gradient_that_is_not_a_number_reaches_every_logit_whatever_its_bits(instruction_set, bits, dtype, random):
+    (logits,) = random(dtype, (1, 70))
+    grads = torch.tensor([bits], dtype=torch.int32).view(torch.float32)
+    raw.cross_entropy_gradient_(logits, torch.tensor([3]), torch.zeros(1), torch.ones(1), grads, 0, -100)
+    assert logits.isnan().all()
+
+
 def test_a_second_backward_pass_is_refused():
     logits = torch.randn(3, 7, requires_grad=True)
     losses = cross_entropy_fused(logits * 1, torch.tensor([0, 1, 2]))
