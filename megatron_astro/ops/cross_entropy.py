@@ -19,7 +19,7 @@ IGNORED_LABEL = -100
 
 
 def cross_entropy_reference(logits: Tensor, labels: Tensor, ranks: Ranks = None, ignored_label: int = IGNORED_LABEL) -> Tensor:
-    """Loss of each token in float32, 0 where the label is ignored. [n, v/t], [n] -> [n]."""
+    """Loss of each token in float32, 0 where the label is ignored, NaN where it is none of the vocabulary. [n, v/t], [n] -> [n]."""
     wide = logits.float()
     maximum = wide.detach().amax(dim=-1)
     if is_split(ranks):
@@ -29,7 +29,9 @@ def cross_entropy_reference(logits: Tensor, labels: Tensor, ranks: Ranks = None,
     ours = (columns >= 0) & (columns < logits.shape[1])
     picked = wide.gather(1, torch.where(ours, columns, 0)[:, None])[:, 0]
     target = SumOverRanks.apply(torch.where(ours, picked, 0), ranks)
-    return torch.where(labels == ignored_label, 0, total.log() + maximum - target)
+    losses = total.log() + maximum - target
+    losses = torch.where(is_unknown(labels, logits.shape[1], ranks), torch.nan, losses)
+    return torch.where(labels == ignored_label, 0, losses)
 
 
 def cross_entropy_fused(logits: Tensor, labels: Tensor, ranks: Ranks = None, ignored_label: int = IGNORED_LABEL) -> Tensor:
@@ -48,6 +50,12 @@ def first_label(num_columns: int, ranks: Ranks) -> int:
     return num_columns * ranks.rank() if ranks is not None else 0
 
 
+def is_unknown(labels: Tensor, num_columns: int, ranks: Ranks) -> Tensor:
+    """Whether a label is no rank's column. [n] -> [n]."""
+    num_labels = num_columns * (ranks.size() if ranks is not None else 1)
+    return (labels < 0) | (labels >= num_labels)
+
+
 def combine(statistics: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """Maximum, sum of exponentials and label's logit over all ranks, from each rank's own. [3, n] -> [n], [n], [n]."""
     maximum, total, target = statistics.unbind()
@@ -60,9 +68,11 @@ def combine(statistics: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     return highest, sums[0], sums[1]
 
 
-def token_losses(maximum: Tensor, total: Tensor, target: Tensor, labels: Tensor, ignored_label: int) -> Tensor:
-    """Float64 inside: maximum and target can be far larger than their difference. [n], [n], [n], [n] -> [n]."""
-    return (total.double().log() + (maximum.double() - target.double())).float().masked_fill_(labels == ignored_label, 0)
+def token_losses(combined: tuple[Tensor, Tensor, Tensor], unknown: Tensor, ignored: Tensor) -> Tensor:
+    """Float64 inside: maximum and target can be far larger than their difference. Three of [n], [n], [n] -> [n]."""
+    maximum, total, target = combined
+    losses = (total.double().log() + (maximum.double() - target.double())).float()
+    return losses.masked_fill_(unknown, torch.nan).masked_fill_(ignored, 0)
 
 
 class CrossEntropyFunction(torch.autograd.Function):
@@ -74,9 +84,9 @@ class CrossEntropyFunction(torch.autograd.Function):
         logits, labels = logits.contiguous(), labels.contiguous()
         ctx.labels_from, ctx.ignored_label = first_label(logits.shape[1], ranks), ignored_label
         statistics = raw.cross_entropy_statistics(logits, labels, ctx.labels_from, ignored_label)
-        maximum, total, target = combine(statistics, ranks)
-        ctx.save_for_backward(logits, labels, maximum, total)
-        return token_losses(maximum, total, target, labels, ignored_label)
+        combined = combine(statistics, ranks)
+        ctx.save_for_backward(logits, labels, *combined[:2])
+        return token_losses(combined, is_unknown(labels, logits.shape[1], ranks), labels == ignored_label)
 
     @staticmethod
     def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor, None, None, None]:

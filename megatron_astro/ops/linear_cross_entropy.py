@@ -21,6 +21,7 @@ from megatron_astro.ops.cross_entropy import (
     combine,
     cross_entropy_reference,
     first_label,
+    is_unknown,
     raw,
     token_losses,
 )
@@ -83,6 +84,10 @@ class Layer:
         """The label of this rank's first column."""
         return first_label(self.weight.shape[0], self.ranks)
 
+    def losses_of(self, combined: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tensor:
+        """From the combined statistics of tokens with these labels. Three of [n], [n] -> [n]."""
+        return token_losses(combined, is_unknown(labels, self.weight.shape[0], self.ranks), labels == self.ignored_label)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -109,9 +114,10 @@ def by_tokens(layer: Layer) -> Outcome:
         labels = layer.labels[rows]
         logits = torch.mm(hidden[rows], weight.t(), out=room[: rows.stop - rows.start])
         statistics = raw.cross_entropy_statistics(logits, labels, layer.labels_from, ignored)
-        maximum, total, target = combine(statistics, layer.ranks)
-        losses[rows] = token_losses(maximum, total, target, labels, ignored)
+        combined = combine(statistics, layer.ranks)
+        losses[rows] = layer.losses_of(combined, labels)
         if grads is not None:
+            maximum, total, _ = combined
             raw.cross_entropy_gradient_(logits, labels, maximum, total, layer.loss_weights[rows], layer.labels_from, ignored)
             torch.mm(logits, weight, out=grads[0][rows])
             add_product(grads[1], logits.t(), hidden[rows])
@@ -142,8 +148,8 @@ def by_vocabulary(layer: Layer) -> Outcome:
     for block in blocks:
         more = raw.cross_entropy_statistics(logits_of(block), labels, layer.labels_from + block.start, ignored)
         statistics = join_statistics(statistics, more)
-    maximum, total, target = combine(statistics, layer.ranks)
-    losses = token_losses(maximum, total, target, labels, ignored)
+    combined = maximum, total, _ = combine(statistics, layer.ranks)
+    losses = layer.losses_of(combined, labels)
     if not layer.differentiate:
         return Outcome(losses=losses, grads=None)
     grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)

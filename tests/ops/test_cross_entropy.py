@@ -99,6 +99,12 @@ def test_a_gradient_that_is_not_a_number_reaches_every_logit_whatever_its_bits(i
     assert logits.isnan().all()
 
 
+@pytest.mark.parametrize("function", [cross_entropy_fused, cross_entropy_reference])
+def test_a_label_outside_the_vocabulary_gives_no_loss_that_could_be_taken_for_one(function):
+    losses = function(torch.zeros(4, 10), torch.tensor([9, 10, -1, -100]))
+    assert losses.isnan().tolist() == [False, True, True, False]
+
+
 def test_a_second_backward_pass_is_refused():
     logits = torch.randn(3, 7, requires_grad=True)
     losses = cross_entropy_fused(logits * 1, torch.tensor([0, 1, 2]))
