@@ -108,6 +108,24 @@ def test_the_raw_operation_refuses(arguments, text):
         raw.rope(*arguments, 0, False)
 
 
+SHARED = [
+    ("heads that share memory", HEADS, HEADS[:, :, :1].expand(4, 1, 2, 8), "key repeats its memory along axis 2"),
+    (
+        "samples that do",
+        torch.ones(4, 1, 2, 8).expand(4, 3, 2, 8),
+        torch.ones(4, 3, 2, 8),
+        "query repeats its memory along axis 1",
+    ),
+    ("query is key", HEADS, HEADS, "query and key are the same memory"),
+]
+
+
+@pytest.mark.parametrize(("query", "key", "text"), [case[1:] for case in SHARED], ids=[case[0] for case in SHARED])
+def test_what_would_be_turned_twice_in_place_is_refused(query, key, text):
+    with pytest.raises(RuntimeError, match=text):
+        rope_fused(query, key, frequencies(8))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_torch_knows_the_operations(packed, device, random):
     cu_seqlens = torch.tensor([0, 2, 4], dtype=torch.int32) if packed else None

@@ -55,8 +55,19 @@ void turn(const Tensor& query, const Tensor& key, const Tensor& query_out, const
   if (query.numel() + key.numel() > 0) run<Rope>(query, MEGATRON_ASTRO_LAUNCHERS_OF(rope), arguments);
 }
 
+// In place, what lies at two places of a tensor would be turned twice.
+void check_own_memory(const Tensor& tensor, const char* name) {
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
+    STD_TORCH_CHECK(tensor.size(axis) <= 1 || tensor.stride(axis) != 0, name, " repeats its memory along axis ", axis,
+                    "; call .contiguous() first");
+  }
+}
+
 void rope_(const Tensor& query, const Tensor& key, const Tensor& inverse_frequencies, const std::optional<Tensor>& cu_seqlens,
            int64_t position_offset, bool backward) {
+  check_own_memory(query, "query");
+  check_own_memory(key, "key");
+  STD_TORCH_CHECK(query.numel() == 0 || query.data_ptr() != key.data_ptr(), "query and key are the same memory; give a copy of one");
   turn(query, key, query, key, inverse_frequencies, cu_seqlens, position_offset, backward);
 }
 
