@@ -168,15 +168,16 @@ int run_adamw(const Adamw& arguments, void* stream) {
 }
 
 template <typename T>
-__device__ inline float sum_of_squares(const T* from, int64_t size) {
-  float squares = 0;
+__device__ inline double sum_of_squares(const T* from, int64_t size) {
+  double squares = 0;
+  const auto add = [&](double x) { squares += x * x; };
   for_each_of_row(
-      from, size, threadIdx.x, THREADS, [&](int64_t i) { squares += widen(from[i]) * widen(from[i]); },
+      from, size, threadIdx.x, THREADS, [&](int64_t i) { add(widen(from[i])); },
       [&](int64_t i) {
         float x[LANES<T>];
         load(from + i, x);
 #pragma unroll
-        for (int k = 0; k < LANES<T>; ++k) squares += x[k] * x[k];
+        for (int k = 0; k < LANES<T>; ++k) add(x[k]);
       });
   return squares;
 }
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(THREADS) square_chunks(const Table<SquaredNorm
   const int index = table.tensor_of(blockIdx.x);
   const int64_t begin = (static_cast<int64_t>(blockIdx.x) - table.first_chunk[index]) * SQUARED_NORM_CHUNK;
   const int64_t left = table.tensors[index].size - begin;
-  const float squares =
+  const double squares =
       sum_of_squares(static_cast<const T*>(table.tensors[index].data) + begin, left < SQUARED_NORM_CHUNK ? left : SQUARED_NORM_CHUNK);
   const double sum = add_up(squares);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
