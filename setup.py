@@ -101,7 +101,8 @@ class BuildExtensions(build_ext):  # type: ignore[misc]  # setuptools has no typ
 
     def build_extensions(self) -> None:
         """Compile what is out of date, then link; the kernel library comes before the module that is linked to it."""
-        objects, torch, cuda = Path(self.build_temp), torch_folder(), find_cuda()
+        torch, cuda = torch_folder(), find_cuda()
+        objects = Path(self.build_temp) / ("with_cuda" if cuda else "without_cuda")  # an object of one is none of the other
         modules = {name: module_commands(objects / name, sources) for name, sources in MODULES.items()}
         kernels = kernel_commands(objects / "ops", torch, cuda) + (cuda_commands(objects / "ops", cuda) if cuda else [])
         outputs = {

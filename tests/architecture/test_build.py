@@ -93,3 +93,22 @@ def test_a_compiler_outside_the_toolkit_does_not_hide_it(build, monkeypatch, tmp
 def test_auto_without_a_toolkit_says_so_and_goes_on(build, capsys):
     assert build.find_cuda() is None
     assert "no CUDA toolkit found" in capsys.readouterr().out
+
+
+def test_what_was_compiled_without_cuda_is_not_linked_into_a_build_with_it(build, monkeypatch, tmp_path):
+    """Objects are kept from one build to the next: each has one command that makes it."""
+    root = toolkit(tmp_path / "usual")
+    (root / "lib64").mkdir()
+    (root / "lib64/libcudart_static.a").touch()
+    monkeypatch.setattr(build, "torch_folder", lambda: tmp_path / "torch")
+    commands = {}
+    monkeypatch.setattr(build, "run", lambda command: commands.setdefault(command[-1], set()).add(tuple(command)))
+    for wanted in ("off", "on"):
+        monkeypatch.setenv("MEGATRON_ASTRO_CUDA", wanted)
+        builder = build.BuildExtensions(setuptools.Distribution())
+        builder.build_temp, builder.build_lib = str(tmp_path / "objects"), str(tmp_path / "built")
+        builder.extensions = [build.extension(name, []) for name in ("_corpus", "_data", "_ops", "_ops_kernels")]
+        builder.build_extensions()
+    objects = {output: made_by for output, made_by in commands.items() if output.endswith(".o")}
+    assert objects
+    assert all(len(made_by) == 1 for made_by in objects.values())
