@@ -86,6 +86,7 @@ def adamw_fused(tensors: AdamwTensors, settings: AdamwSettings, gradient_scale: 
         settings.epsilon,
         settings.weight_decay,
     )
+    torch.autograd.graph.increment_version([*tensors.parameters, *tensors.exp_avgs, *tensors.exp_avg_sqs, *tensors.copies])
 
 
 def adamw_by(load: Callable[[], neighbours.Adam]) -> Callable[[], AdamwUpdate]:

@@ -68,6 +68,16 @@ def test_copies_are_the_rounded_parameters(instruction_set):
         assert torch.equal(copy, parameter.bfloat16())
 
 
+def test_a_graph_from_before_the_update_finds_out_that_parameters_changed():
+    tensors = start(torch.float32)
+    weight = tensors.parameters[0].requires_grad_()
+    loss = weight.square().sum()
+    with torch.no_grad():
+        adamw_fused(tensors, SETTINGS)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     threads = torch.get_num_threads()
     results = []
