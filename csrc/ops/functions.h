@@ -51,11 +51,12 @@ inline Floats rough_power_of_e(Floats x) {
 // For arguments up to 88.3; 0 below -87.3.
 inline Floats exponential(Floats x) { return x < -87.3f ? Floats{} : power_of_e(x); }
 
-// 1 / (1 + exp(-x)) to the precision that a result in T has; beyond -80 and 80 that of -80 and 80, which keeps subnormal numbers away; NaN stays NaN.
+// 1 / (1 + exp(-x)) to the precision that a result in T has; 1 above 80, 0 below -80, which keeps subnormal numbers away; NaN stays NaN.
 template <typename T>
 inline Floats sigmoid(Floats x) {
-  const Floats within = maximum(all(-80.0f), minimum(all(80.0f), x));
-  return 1.0f / (1.0f + (sizeof(T) == 2 ? rough_power_of_e(-within) : power_of_e(-within)));
+  const Floats negated = -minimum(all(80.0f), x);
+  const Floats result = 1.0f / (1.0f + (sizeof(T) == 2 ? rough_power_of_e(negated) : power_of_e(negated)));
+  return x < -80.0f ? Floats{} : result;
 }
 
 inline float exponential(float x) { return exponential(all(x))[0]; }

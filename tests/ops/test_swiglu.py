@@ -26,6 +26,18 @@ def test_far_gates_are_the_identity_or_zero(instruction_set):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_farthest_gates_give_what_pytorchs_do(instruction_set, dtype):
+    gates = torch.tensor([-3e38, -torch.inf, 3e38, torch.inf], dtype=dtype).repeat_interleave(40)  # in pairs, and those left over
+    both = torch.cat([gates, torch.full_like(gates, 0.5)]).requires_grad_()
+    results = []
+    for function in (swiglu_fused, swiglu_reference):
+        output = function(both)
+        results.append((output.detach(), *torch.autograd.grad(output.sum(), both)))
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("place", [0, 17, 31, 64])
 def test_not_a_number_stays_one(instruction_set, place, dtype):
     gates = torch.ones(1, 130, dtype=dtype)
