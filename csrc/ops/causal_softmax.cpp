@@ -11,6 +11,14 @@ inline void clear(T* from, int64_t size) {
   __builtin_memset(from, 0, static_cast<unsigned long>(size) * sizeof(T));
 }
 
+// -infinity beyond `count`, whatever the scale.
+template <typename T>
+inline Floats load_scaled(const T* from, int count, float scale) {
+  Floats values = load(from, count, 0) * scale;
+  for (int lane = count; lane < LANES; ++lane) values[lane] = -INFINITE;
+  return values;
+}
+
 template <typename T>
 void forward(const CausalSoftmaxForward& a) {
   const int64_t rows = a.matrices * a.queries;
@@ -21,15 +29,15 @@ void forward(const CausalSoftmaxForward& a) {
     T* probabilities = static_cast<T*>(a.probabilities) + row * a.keys;
     Floats most[4] = {all(-INFINITE), all(-INFINITE), all(-INFINITE), all(-INFINITE)}, sums[4] = {};
     for_each_vector(visible, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
-      most[slot] = maximum(most[slot], load(scores + i, count, -INFINITE) * a.scale);
+      most[slot] = maximum(most[slot], load_scaled(scores + i, count, a.scale));
     });
     const float shift = largest(maximum(maximum(most[0], most[1]), maximum(most[2], most[3])));
     for_each_vector(visible, [&](int64_t i, int count, int slot) __attribute__((always_inline)) {
-      sums[slot] += exponential(load(scores + i, count, -INFINITE) * a.scale - shift);
+      sums[slot] += exponential(load_scaled(scores + i, count, a.scale) - shift);
     });
     const Floats all_sum = all(sum(total(sums)));
     for_each_vector(visible, [&](int64_t i, int count, int) __attribute__((always_inline)) {
-      store(probabilities + i, exponential(load(scores + i, count, -INFINITE) * a.scale - shift) / all_sum, count);
+      store(probabilities + i, exponential(load_scaled(scores + i, count, a.scale) - shift) / all_sum, count);
     });
     clear(probabilities + visible, a.keys - visible);
   }

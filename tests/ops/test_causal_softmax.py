@@ -18,7 +18,7 @@ def truth(scores, scale):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(4, 4), (2, 3, 7, 7), (2, 5, 40), (6, 130, 131)])
-@pytest.mark.parametrize("scale", [0.125, 1.0, 40.0])
+@pytest.mark.parametrize("scale", [0.125, 1.0, 40.0, 0.0, -2.0])
 def test_error_is_at_most_twice_pytorchs(instruction_set, shape, dtype, scale, random, compare):
     torch.manual_seed(0)
     functions = (partial(function, scale=scale) for function in (causal_softmax_fused, causal_softmax_reference, truth))
