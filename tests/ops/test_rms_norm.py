@@ -80,6 +80,24 @@ def test_any_number_of_threads_gives_the_same_bits(random):
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [4096, 4097], ids=["streamed", "rows that cannot be"])
+def test_large_results_are_written_past_the_cache_and_are_those_of_small_ones(instruction_set, columns, dtype, random):
+    rows = 1100  # results of more than STREAMED_BYTES (csrc/ops/vector.h)
+    hidden, residual, grad, weight = random(dtype, *[(rows, columns)] * 3, (columns,))
+
+    def results(part):
+        output, total, inverse_rms = raw.add_rms_norm(hidden[part], residual[part], weight, EPSILON)
+        grads = [raw.rms_norm_backward(grad[part], more, total, weight, inverse_rms)[0] for more in (None, residual[part])]
+        return raw.rms_norm(hidden[part], weight, EPSILON)[0], output, total, *grads
+
+    whole = results(slice(None))
+    for first in range(0, rows, 100):
+        part = slice(first, first + 100)
+        for large, small in zip(whole, results(part), strict=True):
+            assert torch.equal(large[part], small)
+
+
 REFUSED = [
     ("strided", (torch.ones(4, 8).t(), torch.ones(4), EPSILON), "hidden is not contiguous"),
     ("weight's size", (torch.ones(4, 8), torch.ones(4), EPSILON), r"weight must be \[8\]"),
