@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro.ops import native  # noqa: F401  loads the kernels
 from megatron_astro.ops.selection import Operation
@@ -39,6 +40,7 @@ class CausalSoftmaxFunction(torch.autograd.Function):
         return probabilities
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_probabilities: Tensor) -> tuple[Tensor, None]:
         """[..., q, k] -> [..., q, k]."""
         (probabilities,) = ctx.saved_tensors

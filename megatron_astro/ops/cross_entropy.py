@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro.ops import native  # noqa: F401  loads the kernels
 from megatron_astro.ops.selection import Operation
@@ -89,6 +90,7 @@ class CrossEntropyFunction(torch.autograd.Function):
         return token_losses(combined, is_unknown(labels, logits.shape[1], ranks), labels == ignored_label)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor, None, None, None]:
         """[n] -> [n, v/t]. A second backward pass finds the logits changed, and torch refuses it."""
         logits, labels, maximum, total = ctx.saved_tensors

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro import _ops
 from megatron_astro.ops.cross_entropy import (
@@ -195,6 +196,7 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
         return (losses * loss_weights).sum(), losses
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_sum: Tensor, grad_losses: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         """[] -> [n, h], [v/t, h]. Scales in place: torch refuses a second backward pass."""
         grad_hidden, grad_weight = ctx.saved_tensors

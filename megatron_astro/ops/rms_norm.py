@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro.ops import native, neighbours  # noqa: F401  native loads the kernels
 from megatron_astro.ops.selection import Operation
@@ -52,6 +53,7 @@ class RmsNormFunction(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
         """[..., h] -> [..., h], [h]."""
         hidden, weight, inverse_rms = ctx.saved_tensors
@@ -70,6 +72,7 @@ class AddRmsNormFunction(torch.autograd.Function):
         return output, total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor, grad_total: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """[..., h], [..., h] -> [..., h], [..., h], [h]."""
         total, weight, inverse_rms = ctx.saved_tensors

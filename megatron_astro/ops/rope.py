@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro.ops import native  # noqa: F401  loads the kernels
 from megatron_astro.ops.selection import Operation
@@ -73,6 +74,7 @@ class RopeFunction(torch.autograd.Function):
         return results[0], results[1]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_query: Tensor, grad_key: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """[s, b, n, d], [s, b, g, d] -> [s, b, n, d], [s, b, g, d]. Not in place: others may hold the incoming gradients."""
         inverse_frequencies, cu_seqlens = ctx.saved_tensors

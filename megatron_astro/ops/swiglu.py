@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812  the name PyTorch users know it by
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from megatron_astro.ops import native  # noqa: F401  loads the kernels
 from megatron_astro.ops.selection import Operation
@@ -39,6 +40,7 @@ class SwigluFunction(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:
         """[..., f] -> [..., 2f]."""
         (gate_up,) = ctx.saved_tensors

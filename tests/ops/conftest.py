@@ -98,6 +98,19 @@ def same_when_compiled():
     return check
 
 
+@pytest.fixture(scope="session")
+def no_second_derivative():
+    """That whoever asks for the derivative of a function's gradient is told that there is none, and is not given zeros."""
+
+    def check(function, *shape):
+        inputs = torch.randn(shape, requires_grad=True)
+        (grad,) = torch.autograd.grad(function(inputs * 1).square().sum(), inputs, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            grad.square().sum().backward()
+
+    return check
+
+
 @pytest.fixture
 def same_in_a_cuda_graph():
     """A step on tensors, captured as a CUDA graph and replayed on other values, against the same step launched from Python, bit for bit.

@@ -61,6 +61,10 @@ def test_torch_knows_the_operations(dtype, device, random):
     opcheck(raw.causal_softmax_backward.default, (grad, scores, 0.5))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    no_second_derivative(lambda scores: causal_softmax_fused(scores, 1.0), 2, 3, 3)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda scores: causal_softmax_fused(scores, 0.5).square().sum(), random(torch.float32, (2, 3, 4)))

@@ -142,6 +142,10 @@ def test_torch_knows_the_operations(dtype, device, random):
     opcheck(raw.cross_entropy_gradient_.default, (logits, labels, *torch.rand(3, 4), 0, -100))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    no_second_derivative(lambda logits: cross_entropy_fused(logits, LABELS), 4, 8)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda logits: cross_entropy_fused(logits * 2, LABELS).square().sum(), random(torch.float32, (4, 9)))

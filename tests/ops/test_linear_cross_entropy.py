@@ -175,6 +175,11 @@ def test_two_ranks_hold_half_the_vocabulary_each(dtype, monkeypatch, assert_clos
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=float(2 * rounding))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    _, weight, labels, loss_weights = inputs(torch.float32, 8, 16, 40)
+    no_second_derivative(lambda hidden: linear_cross_entropy_fused(hidden, weight, labels, loss_weights)[0], 8, 16)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_compiles_as_one_graph(dtype, same_when_compiled):

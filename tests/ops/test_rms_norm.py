@@ -122,6 +122,11 @@ def test_torch_knows_the_operations(dtype, device, random):
         opcheck(raw.rms_norm_backward.default, (grad, grad_sum, hidden, weight, torch.ones(15)))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    no_second_derivative(lambda hidden: rms_norm_fused(hidden, torch.ones(8), EPSILON), 3, 8)
+    no_second_derivative(lambda hidden: add_rms_norm_fused(hidden, hidden, torch.ones(8), EPSILON)[0], 3, 8)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     def norm_of_norm(hidden, weight):

@@ -134,6 +134,10 @@ def test_torch_knows_the_operations(packed, device, random):
         opcheck(operation.default, (query, key, frequencies(8), cu_seqlens, 3, False))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    no_second_derivative(lambda query: rope_fused(query, query * 2, frequencies(8))[0], 3, 1, 2, 8)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     def score(query, key):

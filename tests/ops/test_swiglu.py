@@ -93,6 +93,10 @@ def test_torch_knows_the_operations(dtype, device, random):
     opcheck(raw.swiglu_backward.default, (grad, gates))
 
 
+def test_there_is_no_second_derivative(no_second_derivative):
+    no_second_derivative(swiglu_fused, 3, 8)
+
+
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # torch.compile to itself
 def test_compiles_as_one_graph(random, same_when_compiled):
     same_when_compiled(lambda gates: swiglu_fused(gates * 2).square().sum(), random(torch.float32, (6, 16)))
