@@ -5,11 +5,12 @@
     csrc/ops  -> megatron_astro/_ops_kernels.so, which torch loads: operations registered through PyTorch's stable ABI, so that one
                  build serves torch 2.11 and later; and megatron_astro/_ops (pybind11), linked to it: build information.
 
-MEGATRON_ASTRO_CUDA=auto|on|off says whether the CUDA kernels are built; auto: where nvcc is found.
+MEGATRON_ASTRO_CUDA=auto|on|off says whether the CUDA kernels are built; auto: where a toolkit of 12.8 or later is found.
 """
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -40,6 +41,8 @@ INSTRUCTION_SETS = {
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
 USUAL_CUDA = Path("/usr/local/cuda")
 CUDA_ARCHITECTURES = ("80", "89", "90a", "100")
+OLDEST_CUDA = (12, 8)  # that knows all of them
+CUDA_LIBRARIES = ("lib64", "lib")
 
 MODULES = {"_corpus": sorted(Path("csrc/corpus").glob("*.cpp")), "_data": sorted(Path("csrc/data").glob("*.cpp"))}
 OPS = Path("csrc/ops")
@@ -66,16 +69,37 @@ def find_cuda() -> Cuda | None:
     roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     roots += [Path(on_path).resolve().parents[1]] if on_path else []
     roots += [USUAL_CUDA]
-    for root in roots:  # nvcc on the PATH may be a wrapper outside the toolkit: the root is where the headers are
-        if (root / "include/cuda_runtime.h").is_file() and (root / "bin/nvcc").is_file():
+    obstacles = {root: why_not(root) for root in roots}
+    for (
+        root,
+        obstacle,
+    ) in obstacles.items():  # nvcc on the PATH may be a wrapper outside the toolkit: the root is where the headers are
+        if obstacle is None:
             return Cuda(nvcc=root / "bin/nvcc", root=root)
+    said = "no CUDA toolkit of {}.{} or later was found: ".format(*OLDEST_CUDA) + ", ".join(
+        f"{root} {obstacle}" for root, obstacle in obstacles.items()
+    )
     if wanted == "on":
-        tried = ", ".join(map(str, roots))
         raise SystemExit(
-            f"MEGATRON_ASTRO_CUDA=on, but no CUDA toolkit was found: looked for bin/nvcc and include/cuda_runtime.h under {tried} "
-            "(CUDA_HOME, CUDA_PATH, nvcc on the PATH, the usual place); install one, or set CUDA_HOME"
+            f"MEGATRON_ASTRO_CUDA=on, but {said} (CUDA_HOME, CUDA_PATH, nvcc on the PATH, the usual place); "
+            "install one, or set CUDA_HOME"
         )
-    print("megatron_astro: no CUDA toolkit found, the CUDA kernels are not built (MEGATRON_ASTRO_CUDA=auto)")
+    print(f"megatron_astro: {said}; the CUDA kernels are not built (MEGATRON_ASTRO_CUDA=auto)")
+    return None
+
+
+def why_not(root: Path) -> str | None:
+    """Why the kernels cannot be built with the toolkit of a folder, or None if they can."""
+    header = root / "include/cuda_runtime_api.h"
+    for path in (root / "bin/nvcc", header):
+        if not path.is_file():
+            return f"has no {path.relative_to(root)}"
+    number = int(re.findall(r"#define CUDART_VERSION +(\d+)", header.read_text("utf-8", "replace"))[0])
+    version = number // 1000, number % 1000 // 10
+    if version < OLDEST_CUDA:
+        return f"is CUDA {version[0]}.{version[1]}"
+    if not any((root / folder / "libcudart_static.a").is_file() for folder in CUDA_LIBRARIES):
+        return "has no lib/libcudart_static.a"
     return None
 
 
@@ -172,7 +196,7 @@ def link_kernels(objects: list[str], output: Path, torch: Path, cuda: Cuda | Non
     """
     libraries = [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-Wl,--as-needed", "-ltorch_cpu", "-fopenmp"]
     if cuda:
-        folder = next(path for path in (cuda.root / "lib64", cuda.root / "lib") if (path / "libcudart_static.a").is_file())
+        folder = next(path for path in map(cuda.root.joinpath, CUDA_LIBRARIES) if (path / "libcudart_static.a").is_file())
         libraries += [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
     return [*LINK, f"-Wl,-soname,{output.name}", *objects, *libraries, "-o", str(output)]
 

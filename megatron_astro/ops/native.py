@@ -36,7 +36,7 @@ def describe(device: torch.device) -> str:
 def _why_not_cuda(device: torch.device) -> str | None:
     built = _ops.cuda_architectures()
     if not built:
-        return "this build has no CUDA kernels (no nvcc was found when it was built; MEGATRON_ASTRO_CUDA=on says why)"
+        return "this build has no CUDA kernels (no CUDA toolkit was found when it was built; MEGATRON_ASTRO_CUDA=on says why)"
     capability = _capability(device)
     if _architecture_for(capability) is None:
         return f"the GPU is sm_{capability}, the kernels were built for {built}"

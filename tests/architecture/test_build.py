@@ -25,11 +25,15 @@ def build(monkeypatch, tmp_path):
     return module
 
 
-def toolkit(root):
+PARTS = ["bin/nvcc", "include/cuda_runtime_api.h", "lib64/libcudart_static.a"]
+
+
+def toolkit(root, version=12080):
     """What is looked for of a CUDA toolkit."""
-    for name in ("bin/nvcc", "include/cuda_runtime.h"):
+    for name in PARTS:
         (root / name).parent.mkdir(parents=True)
-        (root / name).touch(mode=0o755)
+        (root / name).write_text(f"#define CUDART_VERSION  {version}\n")
+        (root / name).chmod(0o755)
     return root
 
 
@@ -40,18 +44,27 @@ def test_on_without_a_toolkit_fails_and_says_what_was_looked_for(build, monkeypa
         build.find_cuda()
     for text in (
         "MEGATRON_ASTRO_CUDA=on",
-        "bin/nvcc and include/cuda_runtime.h",
-        str(tmp_path / "home"),
-        str(tmp_path / "usual"),
+        f"{tmp_path / 'home'} has no bin/nvcc",
+        f"{tmp_path / 'usual'} has no bin/nvcc",
     ):
         assert text in str(failure.value)
 
 
-def test_a_compiler_without_its_headers_is_no_toolkit(build, monkeypatch, tmp_path):
-    (toolkit(tmp_path / "home") / "include/cuda_runtime.h").unlink()
+@pytest.mark.parametrize("part", PARTS)
+def test_a_compiler_without_its_headers_or_library_is_no_toolkit(build, monkeypatch, tmp_path, part):
+    (toolkit(tmp_path / "home") / part).unlink()
     monkeypatch.setenv("MEGATRON_ASTRO_CUDA", "on")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=f"{tmp_path / 'home'} has no {part.replace('lib64', 'lib')}"):
+        build.find_cuda()
+
+
+def test_a_toolkit_that_does_not_know_the_newest_gpus_is_none(build, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "home", version=12060)))
+    assert build.find_cuda() is None
+    assert f"{tmp_path / 'home'} is CUDA 12.6" in capsys.readouterr().out
+    monkeypatch.setenv("MEGATRON_ASTRO_CUDA", "on")
+    with pytest.raises(SystemExit, match=r"no CUDA toolkit of 12\.8 or later was found: .*home is CUDA 12\.6"):
         build.find_cuda()
 
 
@@ -92,14 +105,12 @@ def test_a_compiler_outside_the_toolkit_does_not_hide_it(build, monkeypatch, tmp
 
 def test_auto_without_a_toolkit_says_so_and_goes_on(build, capsys):
     assert build.find_cuda() is None
-    assert "no CUDA toolkit found" in capsys.readouterr().out
+    assert "no CUDA toolkit of 12.8 or later was found" in capsys.readouterr().out
 
 
 def test_what_was_compiled_without_cuda_is_not_linked_into_a_build_with_it(build, monkeypatch, tmp_path):
     """Objects are kept from one build to the next: each has one command that makes it."""
-    root = toolkit(tmp_path / "usual")
-    (root / "lib64").mkdir()
-    (root / "lib64/libcudart_static.a").touch()
+    toolkit(tmp_path / "usual")
     monkeypatch.setattr(build, "torch_folder", lambda: tmp_path / "torch")
     commands = {}
     monkeypatch.setattr(build, "run", lambda command: commands.setdefault(command[-1], set()).add(tuple(command)))
