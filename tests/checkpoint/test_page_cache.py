@@ -17,19 +17,45 @@ def file(tmp_path):
     return path
 
 
-def test_every_byte_of_a_part_is_sent_for_once_and_none_behind_its_end(monkeypatch):
+@pytest.fixture
+def no_read_ahead(monkeypatch):
+    monkeypatch.setattr(page_cache, "_own_read_ahead", lambda _: 0)
+
+
+def test_every_byte_of_a_part_is_sent_for_once_and_none_behind_its_end(monkeypatch, no_read_ahead):
     sent = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _, begin, num_bytes, __: sent.append((begin, begin + num_bytes)))
-    first, block, blocks = 1000, 2**20, 20
+    first, block, blocks, descriptor = 1000, 2**20, 20, 0
     end = first + blocks * block + 7
     for number in range(blocks):
-        fetch_ahead(0, first + number * block, block, first, end)
+        fetch_ahead(descriptor, first + number * block, block, first, end)
     assert sent[0] == (first, first + block + AHEAD_BYTES)
     assert [begin for begin, _ in sent[1:]] == [end for _, end in sent[:-1]]
     assert sent[-1][1] == end
     sent.clear()
-    fetch_ahead(0, end - block, block, first, end)
+    fetch_ahead(descriptor, end - block, block, first, end)
     assert not sent
+
+
+@pytest.mark.parametrize(
+    ("place", "kilobytes", "is_told"),
+    [("class/bdi/{}", 8192, False), ("dev/block/{}/queue", 8192, False), ("dev/block/queue", 8192, False),
+     ("class/bdi/{}", 128, True), ("elsewhere", 8192, True)],
+)  # fmt: skip
+def test_a_system_that_looks_far_ahead_is_left_to_it(tmp_path, file, monkeypatch, place, kilobytes, is_told):
+    device = file.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    (tmp_path / "dev/block" / number).mkdir(parents=True)
+    (tmp_path / place.format(number)).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place.format(number) / "read_ahead_kb").write_text(f"{kilobytes}\n")
+    sent = []
+    monkeypatch.setattr(page_cache, "SYSTEM", tmp_path)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *advice: sent.append(advice))
+    page_cache._own_read_ahead.cache_clear()
+    with file.open("rb") as stream:
+        fetch_ahead(stream.fileno(), 0, 2**20, 0, 2**30)
+    page_cache._own_read_ahead.cache_clear()
+    assert bool(sent) == is_told
 
 
 @pytest.mark.parametrize("written", [False, True])
