@@ -25,7 +25,7 @@ class TokenizeOptions:
     prepend_bos: bool = False
     """Whether to put the begin-of-sequence token before each document."""
     append_eod: bool = True
-    """Whether to append an end-of-document token to each document."""
+    """Whether to end each document with an end-of-document token, and each conversation that its template does not end in it."""
     eod_token: str = ""
     """Text of the end-of-document token; empty: the tokenizer's end-of-sequence token."""
     shuffle: Literal["none", "documents"] = "none"

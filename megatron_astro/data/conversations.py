@@ -5,6 +5,9 @@ is taken at its word. Of any other, the assistant's part of a turn is what the t
 messages before (`add_generation_prompt`): the reply with the token that ends it, without white space after that token. Where that cannot
 be told, because a template makes something else of a message once others follow, the conversation is refused. A token is trained on when
 it stands for at least one character of an assistant's part.
+
+An end-of-document token is added to a conversation that does not end in it already. A loss is taken on it where no special token ends
+the last reply: there it is what the model has to end one with.
 """
 
 import hashlib
@@ -28,10 +31,11 @@ Span = tuple[int, int]
 
 
 class ChatEncoder:
-    """Encodes conversations by the chat template of a tokenizer's folder."""
+    """Encodes conversations by the chat template of a tokenizer's folder, and ends them with `eos_id` if it is not None."""
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer, eos_id: int | None = None) -> None:
         self._tokenizer = tokenizer
+        self._eos_id = eos_id
         config = read_config(tokenizer.folder / "tokenizer_config.json")
         self._template = WITHOUT_CLOCK + _chat_template(tokenizer.folder, config)
         self._special = _special_tokens(config)
@@ -53,11 +57,19 @@ class ChatEncoder:
         """
         if not any(message.role == "assistant" for message in messages):
             raise DataError("no message is the assistant's; there is nothing to train on")
+        for number, message in enumerate(messages, start=1):
+            if message.role == "assistant" and not message.content.strip():
+                raise DataError(f"message {number}: the assistant says nothing; there is nothing to train on")
         text, spans = self._marked(messages) if GENERATION.search(self._template) else self._compared(messages)
         ids, offsets = self._tokenizer.encode_with_offsets(text)
         mask = [int(any(start < stop_ and start_ < stop for start_, stop_ in spans)) for start, stop in offsets]
         if not any(mask):
             raise DataError("the assistant says nothing; there is nothing to train on")
+        bare = text.rstrip()
+        last = max(number for number, (start, _) in enumerate(offsets) if start < len(bare))
+        if self._eos_id is not None and ids[last] != self._eos_id:
+            ids.append(self._eos_id)
+            mask.append(int(mask[-1] and not bare.endswith(self._closers)))
         return ids, mask
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:

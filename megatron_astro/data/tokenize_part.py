@@ -81,7 +81,7 @@ class PartWorker:
 
     def with_tokenizer(self, tokenizer: TextTokenizer) -> Callable[[tuple[int, CorpusPart]], PartRecord]:
         """The function, with a tokenizer that this process has loaded already."""
-        chat = ChatEncoder(tokenizer) if self.settings.conversations else None
+        chat = ChatEncoder(tokenizer, self.settings.eos_id) if self.settings.conversations else None
         if tokenizer_digests(tokenizer, chat) != self.settings.tokenizer_digests:
             raise DataError(f"the tokenizer in {tokenizer.folder} changed while this command ran; run it again")
         encode = _documents(tokenizer) if chat is None else _conversations(chat)
@@ -221,14 +221,14 @@ class _PartWriter:
     def _framed(
         self, tokens: npt.NDArray[np.int32], mask: npt.NDArray[np.uint8] | None
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-        """A document with the tokens around it that were asked for; no loss is taken on those in a conversation."""
+        """A document with the tokens around it that were asked for; a conversation has them already."""
+        if mask is not None:
+            return tokens, mask
         before = [] if self._settings.bos_id is None else [self._settings.bos_id]
         after = [] if self._settings.eos_id is None else [self._settings.eos_id]
         if before or after:
             tokens = np.concatenate([np.array(before, np.int32), tokens, np.array(after, np.int32)])
-        if mask is None:
-            return tokens, np.empty(0, np.uint8)
-        return tokens, np.concatenate([np.zeros(len(before), np.uint8), mask, np.zeros(len(after), np.uint8)])
+        return tokens, np.empty(0, np.uint8)
 
 
 def _split(encoded: _Encoded) -> Iterator[npt.NDArray[np.uint8] | None]:

@@ -18,7 +18,7 @@ from megatron_astro.progress import track
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 PACKAGES = ("megatron_astro", "tokenizers", "sentencepiece", "transformers", "jinja2")
 SHOWN_CHARACTERS = 24
 

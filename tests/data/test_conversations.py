@@ -31,7 +31,7 @@ THINKING = (  # shortens what is not the last reply
 )
 TURNS = [Message(role="user", content="Why?"), Message(role="assistant", content="Stars é 🔭"), Message(role="user", content="Ah."),
          Message(role="assistant", content=" So.\n")]  # fmt: skip
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def folder_with(tiny_tokenizer_folder, tmp_path_factory):
     return make
 
 
-def pieces(folder, messages):
+def pieces(folder, messages, end_id=None):
     """Runs of trained and untrained tokens, as (trained, text)."""
     tokenizer = TextTokenizer(folder)
-    ids, mask = ChatEncoder(tokenizer).encode(messages)
+    ids, mask = ChatEncoder(tokenizer, end_id).encode(messages)
     assert len(ids) == len(mask)
     runs = []
     for number, taken in zip(ids, mask, strict=True):
@@ -69,6 +69,26 @@ def test_a_loss_is_taken_on_replies_and_the_token_that_ends_them(folder_with, te
 
 def test_a_template_without_a_prompt_of_its_own(folder_with):
     assert pieces(folder_with(INST), TURNS[:2]) == [(0, "<|begin|>[INST] Why? [/INST]"), (1, " Stars é 🔭 <|end|>")]
+
+
+UNENDED = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+END, BEGIN = 0, 1
+
+
+@pytest.mark.parametrize(
+    ("template", "end_id", "ending", "learned"),
+    [
+        (CHATML, END, "🔭<|end|>\n", "🔭<|end|>"),
+        (INST, END, "🔭 <|end|>", "🔭 <|end|>"),
+        (CHATML, BEGIN, "🔭<|end|>\n<|begin|>", "🔭<|end|>"),
+        (INST, BEGIN, "🔭 <|end|><|begin|>", "🔭 <|end|>"),
+        (UNENDED, END, "🔭\n<|end|>", "🔭\n<|end|>"),  # nothing else says that the reply is over
+    ],
+)
+def test_a_conversation_is_ended_once_and_the_model_learns_to_end_its_reply(folder_with, template, end_id, ending, learned):
+    runs = pieces(folder_with(template), TURNS[:2], end_id)
+    assert "".join(text for _, text in runs).endswith(ending)
+    assert "".join(text for taken, text in runs if taken).endswith(learned)
 
 
 @settings(deadline=None, max_examples=40)
@@ -108,6 +128,7 @@ def compared(folder_with):
     ("template", "messages", "text"),
     [
         (CHATML, TURNS[:1], "no message is the assistant's"),
+        (CHATML, [*TURNS, Message(role="assistant", content=" \n")], "message 5: the assistant says nothing"),
         (THINKING, TURNS, "message 2: the chat template writes a reply in another way once others follow it"),
         (INST, [Message(role="system", content="Be brief."), *TURNS], "refuses the messages: only user and assistant take turns"),
         ("{% if", TURNS, "the chat template refuses the messages"),
