@@ -46,17 +46,19 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `tool_calls` are read only to be refused."""
 
     role: str
     content: str
+    tool_calls: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """One conversation for supervised fine-tuning; a line of a chat JSONL file."""
+    """One conversation for supervised fine-tuning; a line of a chat JSONL file. `tools` are read only to be refused."""
 
     messages: tuple[Message, ...]
+    tools: object = None
     id: str = ""
     split: Split = "train"
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
@@ -99,7 +98,7 @@ class ChatEncoder:
     def _render(self, messages: Sequence[Message], *, prompt: bool = False, with_spans: bool = False) -> tuple[str, list[Span]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        plain = [asdict(message) for message in messages]
+        plain = [{"role": message.role, "content": message.content} for message in messages]
         try:
             texts, spans = render_jinja_template(
                 conversations=[plain],

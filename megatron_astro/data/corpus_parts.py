@@ -154,7 +154,17 @@ def _checked(number: int, item: Item) -> Row[Item]:
             reason = "the text is empty; remove the document or give it a text"
     elif not item.messages:
         reason = "there are no messages; remove the conversation or give it some"
+    elif unread := _tools(item):
+        reason = f"{unread}, which would be left out; write them into the messages as the model is to see and say them"
     return Row(line=number, item=None if reason else item, reason=reason)
+
+
+def _tools(conversation: Conversation) -> str:
+    """Where a conversation names or calls tools, or "": no template is given them here."""
+    calls = [number for number, message in enumerate(conversation.messages, start=1) if message.tool_calls]
+    if calls:
+        return f"message {calls[0]} has tool_calls"
+    return "it has tools" if conversation.tools else ""
 
 
 def _num_groups(path: Path) -> int:

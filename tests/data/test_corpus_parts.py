@@ -5,7 +5,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from megatron_astro.corpus_records import Document
+from megatron_astro.corpus_records import Conversation, Document
 from megatron_astro.data import corpus_parts
 from megatron_astro.data.corpus_parts import cut_corpus, read_part
 from megatron_astro.errors import DataError
@@ -51,6 +51,21 @@ def test_half_of_a_surrogate_pair_is_named(tmp_path):
     assert first == (1, None, "not a Document: half of a surrogate pair")
     assert "invalid utf-16 surrogate pair" in second[2]
     assert third == (3, "c", "")
+
+
+CALL = {"type": "function", "function": {"name": "distance", "arguments": {"of": "M 31"}}}
+
+
+def test_tools_are_named_and_not_left_out_of_a_conversation(tmp_path):
+    """Without the call, the model was to learn that its turn ends where it should call."""
+    corpus = tmp_path / "corpus.jsonl"
+    turns = [{"role": "user", "content": "How far is M 31?"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+    lines = [{"messages": turns}, {"messages": turns[:1], "tools": [CALL]}, {"messages": turns[:1], "tools": []}]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [row for part in cut_corpus((corpus,)) for row in read_part(part, Conversation)]
+    assert [row.reason.split(";")[0] for row in rows] == [
+        "message 2 has tool_calls, which would be left out", "it has tools, which would be left out", ""
+    ]  # fmt: skip
 
 
 def test_a_parquet_row_that_is_not_utf_8_is_a_reject_and_columns_of_no_document_are_not_read(tmp_path):
