@@ -41,17 +41,17 @@ class TokenizeOptions:
 def tokenize_corpus(options: TokenizeOptions) -> str:
     """Write the dataset and say what is in it."""
     from megatron_astro.data.tokenize import write_dataset
-    from megatron_astro.data.tokenize_request import TokenizeRequest
+    from megatron_astro.data.tokenize_request import TokenizeRequest, require_effect
     from megatron_astro.data.tokenizer import TextTokenizer
 
+    require_effect(seed=options.seed, shuffle=options.shuffle, eod_token=options.eod_token, append_eod=options.append_eod)
     names = TextTokenizer(options.tokenizer)
     bos_id = names.begin_of_document() if options.prepend_bos else None
     eos_id = names.end_of_document(options.eod_token) if options.append_eod else None
-    shuffle_seed = options.seed if options.shuffle == "documents" else None
     request = TokenizeRequest(
         inputs=options.corpus, tokenizer=options.tokenizer, prefix=options.output, conversations=options.content == "conversations",
-        split=options.split, bos_id=bos_id, eos_id=eos_id, shuffle_seed=shuffle_seed, max_rejects=options.max_rejects,
-        workers=options.workers,
+        split=options.split, bos_id=bos_id, eos_id=eos_id, shuffle_seed=options.seed if options.shuffle == "documents" else None,
+        max_rejects=options.max_rejects, workers=options.workers,
     )  # fmt: skip
     return f"Wrote {options.output}.bin, .idx, .ids and .json: {write_dataset(request).summary()}."
 

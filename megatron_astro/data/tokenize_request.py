@@ -65,6 +65,16 @@ class TokenizeRequest:
         return self.workers or len(os.sched_getaffinity(0))
 
 
+def require_effect(*, seed: int, shuffle: str, eod_token: str, append_eod: bool) -> None:
+    """Refuse a seed where nothing is shuffled, and an end-of-document token where none is appended."""
+    if seed and shuffle == "none":
+        raise ConfigError(
+            f"--seed is {seed}, but documents keep the order of the inputs; give --shuffle documents too, or no seed"
+        )
+    if eod_token and not append_eod:
+        raise ConfigError(f"--eod-token is {eod_token!r}, but --append-eod is False; give one of the two")
+
+
 def _is_utf8(path: Path) -> bool:
     try:
         str(path).encode()

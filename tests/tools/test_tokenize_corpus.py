@@ -58,6 +58,19 @@ def test_options_choose_split_and_end_of_document(tmp_path, corpus, tiny_tokeniz
 
 
 @pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--seed", 3), "--seed is 3, but documents keep the order of the inputs; give --shuffle documents too, or no seed"),
+        (("--eod-token", "<|end|>", "--append-eod", "False"), "--eod-token is '<|end|>', but --append-eod is False"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, corpus, tiny_tokenizer_folder, options, text):
+    done = run(corpus, "--tokenizer", tiny_tokenizer_folder, "--output", tmp_path / "data", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert text in done.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         (b"", "corpus.jsonl holds no documents"),
