@@ -57,10 +57,17 @@ class AdamW(torch.optim.Optimizer):
                 self._update(group, params)
         self.gradient_scale = None
 
-    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def begin(self) -> None:
+        """Give every parameter the state it has before its first step, so that it can be saved even if none was taken."""
+        self._begin(param for group in self.param_groups for param in group["params"])
+
+    def _begin(self, params: Iterable[Tensor]) -> None:
         for param in params:
             if not self.state[param]:
                 self.state[param] = {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
+
+    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        self._begin(params)
         tensors = AdamwTensors(
             parameters=params,
             gradients=[param.grad for param in params if param.grad is not None],
@@ -114,7 +121,9 @@ def build_optimizer(
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
         use_distributed_optimizer=distributed,
     )
-    return get_megatron_optimizer(settings, model)
+    optimizer = get_megatron_optimizer(settings, model)
+    _member(optimizer).optimizer.begin()
+    return optimizer
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float) -> None:
@@ -125,7 +134,7 @@ def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float) -> Non
 
 def clip_gradients(optimizer: MegatronOptimizer, largest_norm: float) -> float:
     """The gradients' norm over all ranks; if it is above `largest_norm`, they are scaled down to it, by the next update where that can."""
-    (member,) = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else (optimizer,)
+    member = _member(optimizer)
     if not isinstance(member.optimizer, FusedAdamW):
         return float(optimizer.clip_grad_norm(largest_norm))
     gradients = member.get_main_grads_for_grad_norm()
@@ -135,6 +144,12 @@ def clip_gradients(optimizer: MegatronOptimizer, largest_norm: float) -> float:
     norm = squares.sqrt()
     member.optimizer.gradient_scale = (largest_norm / (norm + 1e-6)).clamp(max=1).float()  # as megatron.core clips
     return float(norm)
+
+
+def _member(optimizer: MegatronOptimizer) -> Any:
+    """The one optimizer that a chain of them holds here."""
+    (member,) = optimizer.chained_optimizers if isinstance(optimizer, ChainedOptimizer) else (optimizer,)
+    return member
 
 
 def _use_our_adamw(adamw: type[AdamW]) -> None:

@@ -39,6 +39,15 @@ def test_state_is_only_the_two_moments():
     assert set(optimizer.state[parameter]) == {"exp_avg", "exp_avg_sq"}
 
 
+def test_state_can_be_had_before_the_first_step():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdamW([parameter], **SETTINGS)
+    optimizer.begin()
+    assert {name: moment.tolist() for name, moment in optimizer.state[parameter].items()} == {
+        "exp_avg": [0, 0, 0], "exp_avg_sq": [0, 0, 0]
+    }  # fmt: skip
+
+
 def test_coupled_weight_decay_is_refused():
     with pytest.raises(ValueError, match="decoupled"):
         AdamW([torch.nn.Parameter(torch.ones(1))], adam_w_mode=False, **SETTINGS)
