@@ -56,6 +56,8 @@ class StepMetrics:
     step_seconds: float
     tokens_per_second: float
     skipped: bool = False
+    num_labels: int | None = None
+    """Labels of the batch whose loss counts; none in records of before."""
 
 
 @dataclass(frozen=True, kw_only=True)

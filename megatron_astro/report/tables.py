@@ -61,7 +61,9 @@ def training_table(report: Report) -> Table:
         ("Training loss", f"{train.first_loss:.3f} at the first step, {train.last_loss:.3f} at the last (nats per token)")
     )
     if train.skipped_steps:
-        rows.append(("Steps skipped", f"{train.skipped_steps}, their gradients not being finite"))
+        rows.append(
+            ("Steps skipped", f"{train.skipped_steps}, for gradients that were not finite or batches in which no label counts")
+        )
     rows.append(
         ("Speed", f"{count(train.tokens_per_second)} tokens per second over {duration(train.seconds)} of optimizer steps")
     )

@@ -146,6 +146,7 @@ class TrainingLoop:
             step_seconds=step_seconds,
             tokens_per_second=batch_size * seq_length / step_seconds,
             skipped=not outcome.updated,
+            num_labels=outcome.num_labels,
         )
         if self._metrics:
             self._metrics.append(metrics)
@@ -153,7 +154,8 @@ class TrainingLoop:
         return metrics
 
     def _refuse_endless_skipping(self, metrics: StepMetrics) -> None:
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
+        if metrics.num_labels:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics.skipped else 0
         if self._skipped_in_a_row >= MOST_SKIPPED_STEPS:
             raise AstroError(
                 f"step {metrics.step}: loss or gradient was not finite {MOST_SKIPPED_STEPS} steps in a row and nothing was updated; "

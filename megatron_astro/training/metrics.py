@@ -73,7 +73,7 @@ class ProgressLine:
             metrics.learning_rate,
             metrics.tokens_per_second,
             _as_minutes(left_seconds),
-            "  SKIPPED: not finite" if metrics.skipped else "",
+            ("  SKIPPED: not finite" if metrics.num_labels != 0 else "  SKIPPED: no label counts") if metrics.skipped else "",
         )
 
 

@@ -20,10 +20,13 @@ from megatron_astro.training.optimizer import clip_gradients, set_learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """Mean loss of the batch (nats per token) before the update, gradient norm before clipping, and whether weights changed."""
+    """Mean loss of the batch (nats per label that counts; NaN where none does) before the update, and whether weights changed."""
 
     loss: float
+    num_labels: int
+    """Labels of the batch that count."""
     grad_norm: float
+    """Before clipping."""
     updated: bool
 
 
@@ -38,7 +41,7 @@ def train_step(
     micro_batch_size: int,
     seq_length: int,
 ) -> StepOutcome:
-    """Forward, backward, reduce, clip, update; a step whose gradients are not finite changes nothing."""
+    """Forward, backward, reduce, clip, update; a step whose gradients are not finite, or without a label, changes nothing."""
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
@@ -46,13 +49,13 @@ def train_step(
     reports = run_pipeline(
         model, batches, num_microbatches=num_microbatches, micro_batch_size=micro_batch_size, seq_length=seq_length
     )
-    loss = mean_loss(reports)
+    loss, num_labels = mean_loss(reports)
     optimizer.prepare_grads()
     grad_norm = clip_gradients(optimizer, clip_grad_norm)
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):  # both are the same on every rank
-        return StepOutcome(loss=loss, grad_norm=grad_norm, updated=False)
+        return StepOutcome(loss=loss, num_labels=num_labels, grad_norm=grad_norm, updated=False)
     optimizer.step_with_ready_grads()
-    return StepOutcome(loss=loss, grad_norm=grad_norm, updated=True)
+    return StepOutcome(loss=loss, num_labels=num_labels, grad_norm=grad_norm, updated=True)
 
 
 def run_pipeline(
@@ -80,12 +83,12 @@ def run_pipeline(
     return reports
 
 
-def mean_loss(reports: list[Tensor]) -> float:
-    """Mean over every token of every rank of the last stage's (sum, number) pairs; the same number on all ranks."""
+def mean_loss(reports: list[Tensor]) -> tuple[float, int]:
+    """Mean over every label of every rank of the last stage's (sum, number) pairs, and their number; the same on all ranks."""
     total = torch.zeros(2, dtype=torch.float64, device=torch.cuda.current_device())
     if parallel_state.is_pipeline_last_stage():
         total += torch.stack(reports).sum(dim=0)
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
     last_stage = parallel_state.get_pipeline_model_parallel_last_rank()
     dist.broadcast(total, src=last_stage, group=parallel_state.get_pipeline_model_parallel_group())
-    return float(total[0] / total[1])
+    return float(total[0] / total[1]), int(total[1])

@@ -45,7 +45,7 @@ def windowed_loss(
         )
     for chunk in model:
         chunk.train()
-    return mean_loss(reports)
+    return mean_loss(reports)[0]
 
 
 def cut_windows(document: DocumentTokens, seq_length: int) -> Iterator[DocumentTokens]:

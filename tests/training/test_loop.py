@@ -8,11 +8,16 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from megatron_astro.config.run import DataConfig, ModelConfig, RunConfig, TrainingConfig
+from megatron_astro.data.dataset_files import mask_prefix
+from megatron_astro.data.indexed import dataset_file
+from megatron_astro.data.indexed_writer import IndexedWriter
 from megatron_astro.errors import ConfigError
 from megatron_astro.files import held_folder
+from megatron_astro.records import StepMetrics, read_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,12 +242,24 @@ def _kill_session(running):
 
 
 def test_steps_that_are_not_finite_are_skipped_and_can_be_read(tmp_path, train):
-    from megatron_astro.records import StepMetrics, read_lines
-
     train(tmp_path / "run", "--optimizer.learning-rate", 1e30)
     steps = list(read_lines(tmp_path / "run/metrics.jsonl", StepMetrics))
     assert [step.skipped for step in steps] == [False] + [True] * 9
     assert {step.grad_norm for step in steps[1:]} == {None}
+
+
+def test_steps_on_labels_that_do_not_count_change_nothing_and_end_no_run(tmp_path, train):
+    """A long question of a conversation: its steps were reported as not finite, and ten of them in a row ended the run."""
+    prefix, num_steps = tmp_path / "chats", 12
+    ids = np.arange(num_steps * 4 * 32 + 1)
+    for name, values, dtype in ((prefix, ids % 306, np.uint16), (mask_prefix(prefix), ids >= ids.size - 5, np.uint8)):
+        with IndexedWriter(dataset_file(name, "bin"), dataset_file(name, "idx"), np.dtype(dtype)) as writer:
+            writer.add_document(values.astype(dtype))
+    options = ("--data.prefixes", prefix, "--data.index", "flat", "--training.steps", num_steps)
+    done = train(tmp_path / "run", *options)
+    steps = list(read_lines(tmp_path / "run/metrics.jsonl", StepMetrics))
+    assert [(step.num_labels, step.skipped, step.loss is None) for step in steps] == [(0, True, True)] * 11 + [(5, False, False)]
+    assert "SKIPPED: no label counts" in done.stderr
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path, train):
