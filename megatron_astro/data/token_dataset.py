@@ -37,7 +37,12 @@ class TokenDataset:
     def _open_loss_mask(self) -> npt.NDArray[np.integer] | None:
         prefix = mask_prefix(self.tokens.prefix)
         beside = dataset_file(prefix, "idx").exists()
-        if not (self.record.loss_mask if self.record else beside):
+        if beside and self.record and not self.record.loss_mask:
+            raise DataError(
+                f"{dataset_file(prefix, 'idx')} lies beside a dataset that has no loss mask by its "
+                f"{dataset_file(self.tokens.prefix, 'json')}; move it away, or {REMEDY}"
+            )
+        if not beside and not (self.record and self.record.loss_mask):
             return None
         mask = open_indexed(prefix)
         if not np.array_equal(mask.document_bounds, self.tokens.document_bounds) or mask.ids.dtype != np.uint8:

@@ -63,7 +63,7 @@ def require_free(request: TokenizeRequest) -> None:
     """ConfigError where a file that would be written is there already, unless a killed run of this command put it there."""
     prefix = request.prefix
     make_folder(prefix.parent)
-    files = [*dataset_files(prefix, loss_mask=request.conversations), dataset_file(prefix, "json")]
+    files = [*dataset_files(prefix, loss_mask=True), dataset_file(prefix, "json")]
     for path in [*files, rejects_file(prefix)]:
         if any(path.exists() and source.exists() and path.samefile(source) for source in request.inputs):
             raise ConfigError(f"{path} is read by this command; name another output")
@@ -76,7 +76,9 @@ def require_free(request: TokenizeRequest) -> None:
         raise ConfigError(f"{idx} exists already; name another output or remove the dataset first")
     for path in [] if begun else files[1:]:
         if os.path.lexists(path):
-            raise ConfigError(f"{path} exists already and would be overwritten; name another output or move it away")
+            raise ConfigError(
+                f"{path} exists already and would be overwritten, or taken for the new dataset's; name another output or move it away"
+            )
     _require_own_rejects(rejects_file(prefix))
 
 

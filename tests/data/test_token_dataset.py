@@ -53,6 +53,9 @@ def test_the_loss_mask_beside_a_dataset_is_opened(prefix, write_tokens):
     assert TokenDataset(prefix, 10).loss_mask.tolist() == [0, 1, 1, 0, 1]
     dataset_file(prefix, "json").unlink()
     assert TokenDataset(prefix, 10).loss_mask.tolist() == [0, 1, 1, 0, 1]
+    write_record(dataset_file(prefix, "json"), RECORD)
+    with pytest.raises(DataError, match=r"data_mask.idx lies beside a dataset that has no loss mask by its .*data.json"):
+        TokenDataset(prefix, 10)
 
 
 @pytest.mark.parametrize(("documents", "dtype"), [([[0, 1], [1, 0, 1]], np.uint8), ([[0, 1, 1], [0, 1]], np.uint16)])

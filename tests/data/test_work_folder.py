@@ -34,8 +34,9 @@ def test_files_of_another_are_kept(request_for, prefix, name):
     """They were overwritten, or, where the run failed, removed."""
     prefix.parent.mkdir()
     (prefix.parent / name).write_text("years of work")
-    with pytest.raises(ConfigError, match=rf"{name} exists already and would be overwritten; name another output or move"):
-        write_dataset(request_for(conversations=True))
+    for conversations in (False, True):  # a mask would be taken for that of the documents
+        with pytest.raises(ConfigError, match=rf"{name} exists already and would be overwritten, or taken for the new dataset's"):
+            write_dataset(request_for(conversations=conversations))
     assert names(prefix) == [name]
 
 
