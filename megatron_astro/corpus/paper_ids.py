@@ -60,7 +60,7 @@ def read_papers(path: Path) -> list[str]:
     Raises
     ------
     DataError
-        The file cannot be read, is not UTF-8, or names no paper.
+        The file cannot be read, is not UTF-8, names no paper, or has lines of several words that are no id.
     """
     try:
         content = path.read_bytes()
@@ -71,10 +71,13 @@ def read_papers(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {number}: not UTF-8; save the file as UTF-8") from error
-    papers = [paper for line in lines if (paper := _COMMENT.sub("", line).strip())]
+    papers = {number: paper for number, line in enumerate(lines, start=1) if (paper := _COMMENT.sub("", line).strip())}
     if not papers:
         raise DataError(f"{path} names no paper; write an arXiv id or a bibcode on each line")
-    return papers
+    for number, paper in papers.items():
+        if len(paper_key(paper).split()) > 1:
+            raise DataError(f"{path}, line {number}: {paper!r} is no arXiv id and no bibcode; write one of them on each line")
+    return list(papers.values())
 
 
 def source_papers(questions: Iterable[Question], listed: Iterable[str]) -> dict[str, str]:

@@ -64,7 +64,12 @@ def test_a_list_of_papers_may_have_comments_and_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "text"), [(b"2401.01234\n\xff\xfe\n", "line 2: not UTF-8"), (b"# none\n\n", "names no paper")]
+    ("content", "text"),
+    [
+        (b"2401.01234\n\xff\xfe\n", "line 2: not UTF-8"),
+        (b"# none\n\n", "names no paper"),
+        (b"arXiv: 2401.01234 [astro-ph.GA]\n\nA paper's title\n", 'line 3: "A paper\'s title" is no arXiv id and no bibcode'),
+    ],
 )
 def test_a_bad_list_of_papers_is_told(tmp_path, content, text):
     (tmp_path / "papers.txt").write_bytes(content)
