@@ -51,6 +51,8 @@ def check_build(build: Build) -> None:
             )
     if build.output.is_dir() and any(build.output.iterdir()) and not (build.parts / "lock").exists():
         raise ConfigError(f"{build.output} holds other files, which would be overwritten or removed; name another output")
+    if not build.inputs:
+        raise ConfigError("no papers are named; name files or folders of LaTeX, Markdown, text, JSONL, .gz or .tar")
     _check_reading(build.reading)
     if not 0 < build.bounds.seconds <= LONGEST_SECONDS or build.bounds.memory_bytes <= 0 or build.num_workers < 1:
         raise ConfigError(
@@ -62,6 +64,10 @@ def check_build(build: Build) -> None:
 def _check_reading(reading: Reading) -> None:
     if reading.selection == "custom" and not reading.patterns:
         raise ConfigError("the selection custom needs patterns of section headings; give --sections, such as --sections method")
+    if reading.patterns and reading.selection != "custom":
+        raise ConfigError(
+            f"--sections is for --selection custom, and the selection is {reading.selection}; leave one of them out"
+        )
     for pattern in reading.patterns:
         try:
             re.compile(pattern)

@@ -23,7 +23,7 @@ from megatron_astro.corpus.pipeline_steps import CleanDocuments, Collect, Compar
 from megatron_astro.corpus.quality import LengthStep, QualityStep
 from megatron_astro.corpus.repetition import RepetitionStep
 from megatron_astro.corpus_records import CleaningReport
-from megatron_astro.errors import DataError
+from megatron_astro.errors import ConfigError, DataError
 from megatron_astro.files import held_folder, make_folder
 from megatron_astro.records import Question, read_record
 
@@ -37,6 +37,10 @@ def clean_corpus(
     files: CleaningFiles, rules: CleaningRules, *, shard_bytes: int, executor: Executor, workers: int, slurm: SlurmConfig
 ) -> CleaningReport | None:
     """Clean a corpus, or go on with a cleaning that was cut short; None if the work was handed to SLURM."""
+    if slurm.dry_run and executor != "slurm":
+        raise ConfigError(
+            f"slurm.dry_run is True, but the executor is {executor}, which would do the work; choose slurm, or leave it out"
+        )
     plan, questions = make_plan(files, rules, shard_bytes)
     make_folder(files.output)
     with held_folder(files.output, "output"):  # against the same command; the tasks of a cluster run outside it

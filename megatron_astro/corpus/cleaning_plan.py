@@ -75,6 +75,8 @@ def make_plan(files: CleaningFiles, rules: CleaningRules, shard_bytes: int) -> t
         raise ConfigError(
             f"replay names {len(files.replay)} files and replay_fraction is {rules.replay_fraction}; give both, or neither of them"
         )
+    if not files.documents:
+        raise ConfigError("no documents are named; name files of documents, or folders of such files")
     _require_apart(files.output.resolve(), [*files.documents, *files.replay])
     inputs, replay_inputs = find_files(files.documents), find_files(files.replay)
     if repeated := {path.resolve() for path in inputs} & {path.resolve() for path in replay_inputs}:

@@ -35,8 +35,8 @@ def papers(tmp_path, source):
 
 def make(papers, output, **options):
     bounds = Bounds(seconds=60.0, memory_bytes=2**30)
-    settings = {"reading": Reading(selection="aic"), "bounds": bounds, "num_workers": 1} | options
-    return Build(inputs=(papers,), output=output, **settings)
+    settings = {"inputs": (papers,), "reading": Reading(selection="aic"), "bounds": bounds, "num_workers": 1} | options
+    return Build(output=output, **settings)
 
 
 def test_every_paper_once_whatever_the_workers(tmp_path, papers):
@@ -105,6 +105,8 @@ def test_changed_inputs_are_noticed(tmp_path, papers, monkeypatch):
     [
         ({"reading": Reading(selection="custom")}, "needs patterns"),
         ({"reading": Reading(selection="custom", patterns=("(",))}, "is no regular expression"),
+        ({"reading": Reading(selection="aic", patterns=("method",))}, "--sections is for --selection custom"),
+        ({"inputs": ()}, "no papers are named"),
         ({"reading": Reading(selection="aic", before="yesterday")}, "is no date"),
         ({"reading": Reading(selection="aic", metadata="/nowhere/m.jsonl")}, "does not exist"),
         ({"reading": Reading(selection="aic", before="2015-02-30")}, "is no date"),

@@ -42,6 +42,8 @@ def test_bad_input_is_one_line_and_status_2(tmp_path):
         ((corpus, "--workers", "-1"), "workers 0 or more"),
         ((corpus, "--exams", tmp_path / "none.csv"), "cannot read"),
         ((corpus, "--executor", "slurm"), "slurm.partition is empty"),
+        ((corpus, "--slurm.dry-run", "True"), "slurm.dry_run is True, but the executor is local"),
+        ((), "no documents are named"),
     ):
         done = run(*arguments, "--output", tmp_path / "out")
         assert (done.returncode, done.stdout) == (2, "")
