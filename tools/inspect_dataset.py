@@ -34,6 +34,8 @@ def inspect_dataset(options: InspectOptions) -> str:
     tokens, record = dataset.tokens, dataset.record
     print(f"{options.prefix}: {tokens.num_documents} documents, {tokens.num_tokens} tokens as {tokens.ids.dtype.name}")
     print(f"ids from {dataset.lowest_id} to {dataset.highest_id}")
+    if dataset.num_labels is not None:
+        print(f"loss taken on {dataset.num_labels} of {tokens.num_tokens} tokens, by its loss mask")
     if record is not None:
         print(
             f"made from {record.documents} (split {record.split}) with {record.tokenizer}, BOS {record.bos_id}, EOD {record.eod_id}, "

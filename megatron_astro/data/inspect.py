@@ -22,12 +22,16 @@ BAR_CHARACTERS = 40
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VerifiedDataset:
-    """A dataset that was checked: its tokens, its sidecar (None: it has none, so contents were not checked), and its range of ids."""
+    """A dataset that was checked: its tokens, its sidecar (None: it has none, so contents were not checked), and its range of ids.
+
+    `num_labels` is how many tokens a loss is taken on by its loss mask; None: it has no mask.
+    """
 
     tokens: IndexedTokens
     record: DatasetRecord | None
     lowest_id: int
     highest_id: int
+    num_labels: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +60,9 @@ def verify_dataset(prefix: Path) -> VerifiedDataset:
                 f"{path} describes ids from {record.lowest_id} to {record.highest_id} of a vocabulary of "
                 f"{record.vocabulary_size}, but .bin holds {lowest} to {highest}; write the dataset again"
             )
-        if record.loss_mask:
-            _check_mask(tokens)
-    return VerifiedDataset(tokens=tokens, record=record, lowest_id=lowest, highest_id=highest)
+    has_mask = record.loss_mask if record else dataset_file(mask_prefix(prefix), "idx").exists()
+    num_labels = _count_labels(tokens) if has_mask else None
+    return VerifiedDataset(tokens=tokens, record=record, lowest_id=lowest, highest_id=highest, num_labels=num_labels)
 
 
 def _check_files(prefix: Path, record: DatasetRecord) -> None:
@@ -80,10 +84,12 @@ def _check_digests(prefix: Path, record: DatasetRecord) -> None:
             )
 
 
-def _check_mask(tokens: IndexedTokens) -> None:
+def _count_labels(tokens: IndexedTokens) -> int:
+    """How many tokens the loss mask takes; DataError if it is none of this dataset."""
     mask = open_indexed(mask_prefix(tokens.prefix))
     if not np.array_equal(mask.document_bounds, tokens.document_bounds) or id_range(mask.ids)[1] > 1:
         raise DataError(f"{mask.prefix} is no loss mask of {tokens.prefix}: other lengths, or other bytes than 0 and 1; {REMEDY}")
+    return int(np.count_nonzero(mask.ids))
 
 
 def decode_documents(dataset: VerifiedDataset, tokenizer: TextTokenizer, count: int) -> Iterator[DecodedDocument]:

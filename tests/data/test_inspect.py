@@ -3,6 +3,7 @@ import pytest
 
 from megatron_astro.corpus_records import DatasetRecord
 from megatron_astro.data.checksums import check_file, file_checksums
+from megatron_astro.data.dataset_files import mask_prefix
 from megatron_astro.data.indexed import dataset_file
 from megatron_astro.data.inspect import decode_documents, length_statistics, verify_dataset
 from megatron_astro.data.tokenize import write_dataset
@@ -124,6 +125,17 @@ def test_without_a_sidecar_only_the_structure_is_checked(prefix, tiny_tokenizer_
     dataset = verify_dataset(prefix)
     assert dataset.record is None
     assert [document.document_id for document in decode_documents(dataset, TextTokenizer(tiny_tokenizer_folder), 5)] == [0, 1]
+
+
+def test_labels_that_count_are_counted_with_and_without_a_sidecar(prefix, write_tokens):
+    assert verify_dataset(prefix).num_labels is None
+    dataset_file(prefix, "json").unlink()
+    lengths = verify_dataset(prefix).tokens.document_lengths().tolist()
+    write_tokens(mask_prefix(prefix), [[0, *[1] * (length - 1)] for length in lengths], np.uint8)
+    assert verify_dataset(prefix).num_labels == sum(lengths) - 2
+    write_tokens(mask_prefix(prefix), [[2] * length for length in lengths], np.uint8)
+    with pytest.raises(DataError, match="data_mask is no loss mask of"):
+        verify_dataset(prefix)
 
 
 def test_ids_that_are_no_tokens_are_not_left_out_of_the_text(tmp_path, write_tokens, tiny_tokenizer_folder):

@@ -124,6 +124,10 @@ def test_conversations_get_a_mask_over_the_replies(tmp_path, tiny_tokenizer_fold
     trained = [tokenizer.decode(tokens.document(n)[mask.document(n) == 1].tolist()) for n in range(2)]
     assert trained == ["A star.<|end|>", "A star.<|end|>Two.<|end|>"]
     assert json.loads((tmp_path / "data.json").read_text())["loss_mask"] is True
+    shown = subprocess.run(
+        [sys.executable, TOOL.with_name("inspect_dataset.py"), tmp_path / "data"], capture_output=True, text=True
+    )
+    assert f"loss taken on {mask.ids.sum()} of {tokens.num_tokens} tokens" in shown.stdout
 
 
 def test_documents_are_no_conversations(tmp_path, corpus, tiny_tokenizer_folder):
