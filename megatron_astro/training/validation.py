@@ -49,11 +49,16 @@ def windowed_loss(
 
 
 def cut_windows(document: DocumentTokens, seq_length: int) -> Iterator[DocumentTokens]:
-    """Cut a document into pieces of at most `seq_length` predictions; they share a token, so each token but the first counts once."""
+    """Cut a document into pieces of at most `seq_length` predictions; they share a token, so each token but the first counts once.
+
+    Pieces in which no label counts are left out: a long question before a short reply costs nothing.
+    """
     for start in range(0, len(document.tokens) - 1, seq_length):
         piece = slice(start, start + seq_length + 1)
         loss_mask = None if document.loss_mask is None else document.loss_mask[piece]
-        yield DocumentTokens(document_id=document.document_id, tokens=document.tokens[piece], loss_mask=loss_mask)
+        window = DocumentTokens(document_id=document.document_id, tokens=document.tokens[piece], loss_mask=loss_mask)
+        if window.num_labels:
+            yield window
 
 
 @dataclass(frozen=True)

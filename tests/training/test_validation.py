@@ -23,11 +23,10 @@ DOCUMENTS = [document(number, length) for number, length in enumerate((2, 9, 1, 
 @pytest.mark.parametrize("length", range(1, 12))
 @pytest.mark.parametrize("seq_length", [1, 3, 5])
 def test_every_token_but_the_first_is_predicted_once(length, seq_length):
-    text = DocumentTokens(document_id=0, tokens=np.arange(length), loss_mask=np.arange(length) % 2)
+    text = DocumentTokens(document_id=0, tokens=np.arange(length))
     windows = list(cut_windows(text, seq_length))
     assert [int(token) for window in windows for token in window.tokens[1:]] == list(range(1, length))
     assert all(2 <= len(window.tokens) <= seq_length + 1 for window in windows)
-    assert all((window.loss_mask == window.tokens % 2).all() for window in windows)
     assert sum(window.num_labels for window in windows) == text.num_labels
 
 
@@ -53,3 +52,12 @@ def test_a_start_is_proven_by_its_loss(alone, loss_by_torch):
     for other in (loss + 0.01, loss - 0.01, float("nan")):
         with pytest.raises(CheckpointError, match=r"is not the one that was read: .* by torch"):
             check_start(alone.model, Probe(tokens, other, "torch"), alone.plan, 1e-4)
+
+
+def test_windows_share_a_token_and_those_without_a_label_that_counts_are_left_out():
+    ids = np.arange(10)
+    windows = cut_windows(DocumentTokens(document_id="papers", tokens=ids), 4)
+    assert [window.tokens.tolist() for window in windows] == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9]]
+    chat = DocumentTokens(document_id="chat", tokens=ids, loss_mask=np.array([1, 0, 0, 0, 0, 0, 0, 1, 1, 0]))
+    (window,) = cut_windows(chat, 4)
+    assert (window.tokens.tolist(), window.loss_mask.tolist()) == ([4, 5, 6, 7, 8], [0, 0, 0, 1, 1])
