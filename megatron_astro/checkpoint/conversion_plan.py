@@ -141,7 +141,7 @@ def plan_conversion(
     source_format = detect_format(source)
     target_format = target_format or OBVIOUS_TARGET[source_format]
     _refuse_contradictions(source, source_format, target_format, layout, config_from)
-    _refuse_forgotten_unit(shard_bytes)
+    _refuse_forgotten(shard_bytes, vocabulary_size, new_rows)
     require_no_target(target)
     stored = open_checkpoint(source) if config_from is None else LegacyReader(source, config_from)
     reader = stored if vocabulary_size is None else GrownReader(stored, vocabulary_size, new_rows)
@@ -245,11 +245,13 @@ def _refuse_contradictions(
         raise ConfigError(f"config_from is for legacy Megatron checkpoints without a configuration; {source} has its own")
 
 
-def _refuse_forgotten_unit(shard_bytes: int) -> None:
+def _refuse_forgotten(shard_bytes: int, vocabulary_size: int | None, new_rows: NewRows) -> None:
     if shard_bytes < LEAST_SHARD_BYTES:
         raise ConfigError(
             f"max_shard is {shard_bytes} bytes, too few for a file of weights; give a size with its unit, such as 2GB"
         )
+    if vocabulary_size is None and new_rows != "mean":
+        raise ConfigError(f"new_rows is {new_rows!r}, but no row is added; give --vocabulary-size too, or leave it out")
 
 
 def _choose_proof(

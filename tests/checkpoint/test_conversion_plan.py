@@ -52,6 +52,11 @@ def test_a_file_size_without_its_unit_is_refused(gqa, tmp_path, shard_bytes):
         plan(gqa, tmp_path / "target", shard_bytes=shard_bytes)
 
 
+def test_new_rows_without_a_larger_vocabulary_are_refused(gqa, tmp_path):
+    with pytest.raises(ConfigError, match="new_rows is 'zeros', but no row is added; give --vocabulary-size too"):
+        plan(gqa, tmp_path / "target", new_rows="zeros")
+
+
 def test_a_layout_names_its_options_and_its_format(gqa, tmp_path):
     words = r"^--tp 2, --layer-spec local is for --format megatron-legacy alone; what is written here, --format megatron, loads"
     with pytest.raises(ConfigError, match=words):
