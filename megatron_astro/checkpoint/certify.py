@@ -136,6 +136,12 @@ def _refuse_other_than_certified(source: Path, read: CertificateRecord) -> None:
         )
 
 
+def certificate_beside(path: Path) -> Path | None:
+    """The certificate in a checkpoint's own folder, if there is one."""
+    certificate = path / CERTIFICATE_FILE
+    return certificate if certificate.is_file() else None
+
+
 def read_certificate(path: Path) -> CertificateRecord:
     """Read a certificate; DataError when it is none, of another format, or its tensors do not make its root."""
     certificate = read_record(path, CertificateRecord)

@@ -55,6 +55,15 @@ def test_the_same_weights_elsewhere(folder, converted, tmp_path):
     assert alone.stdout.startswith(root)
 
 
+def test_weights_that_are_not_what_their_own_certificate_says(folder, converted, changed):
+    alone = run(converted)
+    assert (alone.returncode, alone.stdout.splitlines()[1]) == (0, f"the same model as {converted}/certificate.json")
+    shutil.copy(converted / "certificate.json", changed)
+    done = run(changed)
+    assert done.returncode == 1, done.stderr
+    assert "differs: model.norm.weight" in done.stdout
+
+
 def test_other_weights_are_named_and_measured(converted, changed):
     done = run(changed, "--against", converted)
     assert done.returncode == 1, done.stderr
@@ -70,12 +79,12 @@ def test_against_a_certificate_the_tensors_are_named(converted, changed):
     assert done.stdout.splitlines()[2:] == ["differs: model.norm.weight (other numbers)"]
 
 
-def test_without_comparison_it_prints_the_root(converted):
-    done = run(converted)
+def test_without_comparison_it_prints_the_root(folder):
+    done = run(folder)
     assert done.returncode == 0, done.stderr
     root, path = done.stdout.split()
     assert len(root) == 64
-    assert path == str(converted)
+    assert path == str(folder)
 
 
 def test_bad_input_is_one_line_and_status_2(folder, tmp_path):
